@@ -1,3 +1,7 @@
 //! skmem-exporter: who holds the host's TCP memory.
-#![warn(missing_docs)]
+pub mod account;
+pub mod identity;
+pub mod kernel;
 pub mod sample;
+pub mod select;
+pub mod socket;

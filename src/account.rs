@@ -1,0 +1,185 @@
+//! Adds sockets up: per owner class, process, cgroup and state. Pure; every socket of a sample passes
+//! [`Account::add`] exactly once, with its owner.
+
+use hashbrown::HashMap;
+
+use crate::sample::{OwnerClass, ProcessState, SocketSums, TcpState};
+use crate::socket::Socket;
+
+/// Names a process within one sample and, as long as it lives, across samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId(pub u32);
+
+/// Who a socket is counted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A process holds it.
+    Process(ProcessId),
+    /// It waits in the accept queue of a listener that this process holds.
+    AcceptQueue(ProcessId),
+    /// Its application has closed it.
+    Orphan,
+    /// No process we can see holds it.
+    Unresolved,
+}
+
+impl Owner {
+    fn class(self) -> OwnerClass {
+        match self {
+            Self::Process(_) => OwnerClass::Process,
+            Self::AcceptQueue(_) => OwnerClass::AcceptQueue,
+            Self::Orphan => OwnerClass::Orphan,
+            Self::Unresolved => OwnerClass::Unresolved,
+        }
+    }
+}
+
+/// What the sockets of one cgroup hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CgroupSums {
+    /// r + w + f. Bytes.
+    pub memory: i64,
+    /// Unread payload. Bytes.
+    pub receive_queue: u64,
+}
+
+/// The sums of one sample.
+#[derive(Debug, Default, PartialEq)]
+pub struct Account {
+    /// Sockets added.
+    pub sockets: u64,
+    /// Sockets by state.
+    pub states: [u64; TcpState::ALL.len()],
+    /// r + w + f by class. Bytes.
+    pub attributed: [i64; OwnerClass::ALL.len()],
+    /// Sums of each process that owns a socket, accept queues included.
+    pub processes: HashMap<ProcessId, SocketSums>,
+    /// Sums by cgroup id; sockets without one (old kernels) are in none.
+    pub cgroups: HashMap<u64, CgroupSums>,
+}
+
+impl Account {
+    /// Counts one socket for its owner.
+    pub fn add(&mut self, socket: &Socket, owner: Owner) {
+        let memory = socket.memory();
+        self.sockets += 1;
+        self.states[socket.state.index()] += 1;
+        self.attributed[owner.class() as usize] += memory;
+        // A listener's queue figures count connections, not bytes.
+        let is_listener = socket.state == TcpState::Listen;
+        let receive_queue = if is_listener { 0 } else { u64::from(socket.rqueue) };
+        let send_queue = if is_listener { 0 } else { u64::from(socket.wqueue) };
+        if socket.cgroup != 0 {
+            let cgroup = self.cgroups.entry(socket.cgroup).or_default();
+            cgroup.memory += memory;
+            cgroup.receive_queue += receive_queue;
+        }
+        let (Owner::Process(process) | Owner::AcceptQueue(process)) = owner else { return };
+        let sums = self.processes.entry(process).or_default();
+        sums.memory += memory;
+        sums.receive_memory += u64::from(socket.rmem_alloc);
+        sums.send_memory += u64::from(socket.wmem_queued);
+        sums.receive_queue += receive_queue;
+        sums.send_queue += send_queue;
+        sums.receive_queue_max = sums.receive_queue_max.max(receive_queue);
+        sums.sockets[ProcessState::from(socket.state) as usize] += 1;
+        if matches!(owner, Owner::AcceptQueue(_)) {
+            sums.accept_queue_connections += 1;
+            sums.accept_queue_memory += memory;
+        }
+    }
+}
+
+impl SocketSums {
+    /// Adds another set of sockets to this one.
+    pub fn merge(&mut self, other: &Self) {
+        self.memory += other.memory;
+        self.receive_memory += other.receive_memory;
+        self.send_memory += other.send_memory;
+        self.receive_queue += other.receive_queue;
+        self.send_queue += other.send_queue;
+        self.receive_queue_max = self.receive_queue_max.max(other.receive_queue_max);
+        for (mine, theirs) in self.sockets.iter_mut().zip(other.sockets) {
+            *mine += theirs;
+        }
+        self.accept_queue_connections += other.accept_queue_connections;
+        self.accept_queue_memory += other.accept_queue_memory;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn socket() -> impl Strategy<Value = Socket> {
+        let sizes = (any::<u32>(), any::<u32>(), any::<i32>(), any::<u32>(), any::<u32>());
+        (sizes, 0..TcpState::ALL.len(), 0u64..4).prop_map(
+            |((rmem_alloc, wmem_queued, forward_alloc, rqueue, wqueue), state, cgroup)| Socket {
+                cookie: 0,
+                cgroup,
+                inode: 0,
+                rmem_alloc,
+                wmem_queued,
+                forward_alloc,
+                rqueue,
+                wqueue,
+                state: TcpState::ALL[state],
+            },
+        )
+    }
+
+    fn owner() -> impl Strategy<Value = Owner> {
+        prop_oneof![
+            (0u32..5).prop_map(|id| Owner::Process(ProcessId(id))),
+            (0u32..5).prop_map(|id| Owner::AcceptQueue(ProcessId(id))),
+            Just(Owner::Orphan),
+            Just(Owner::Unresolved),
+        ]
+    }
+
+    proptest! {
+        /// Classes sum to the sockets, process rows sum to the two classes that have a process, and the order of the
+        /// sockets does not matter.
+        #[test]
+        fn sums_are_preserved(owned in proptest::collection::vec((socket(), owner()), 0..60)) {
+            let mut account = Account::default();
+            owned.iter().for_each(|(socket, owner)| account.add(socket, *owner));
+            let total: i64 = owned.iter().map(|(socket, _)| socket.memory()).sum();
+            prop_assert_eq!(account.attributed.iter().sum::<i64>(), total);
+            prop_assert_eq!(account.states.iter().sum::<u64>(), owned.len() as u64);
+
+            let mut rows = SocketSums::default();
+            account.processes.values().for_each(|sums| rows.merge(sums));
+            let [process, accept_queue, ..] = account.attributed;
+            prop_assert_eq!(rows.memory, process + accept_queue);
+            prop_assert_eq!(rows.accept_queue_memory, accept_queue);
+
+            let mut reversed = Account::default();
+            owned.iter().rev().for_each(|(socket, owner)| reversed.add(socket, *owner));
+            prop_assert_eq!(account, reversed);
+        }
+    }
+
+    #[test]
+    fn a_listeners_backlog_is_not_bytes() {
+        let mut account = Account::default();
+        let listener = Socket {
+            cookie: 0,
+            cgroup: 7,
+            inode: 1,
+            rmem_alloc: 0,
+            wmem_queued: 0,
+            forward_alloc: 0,
+            rqueue: 128,
+            wqueue: 4096,
+            state: TcpState::Listen,
+        };
+        account.add(&listener, Owner::Process(ProcessId(1)));
+        let sums = account.processes[&ProcessId(1)];
+        assert_eq!((sums.receive_queue, sums.send_queue, sums.receive_queue_max), (0, 0, 0));
+        assert_eq!(sums.sockets[ProcessState::Listen as usize], 1);
+        assert_eq!(account.cgroups[&7].receive_queue, 0);
+    }
+}

@@ -1,0 +1,22 @@
+//! sock_diag netlink: what we ask, how the answer is decoded, and the socket it travels through.
+
+mod dump;
+mod message;
+mod query;
+
+pub use dump::Netlink;
+pub use message::{Dump, Entry, Progress};
+pub use query::Query;
+
+use std::time::Instant;
+
+use super::error::Error;
+
+/// Whoever answers a dump: the kernel, or a recording of it.
+pub trait SockDiag: Send {
+    /// Dumps the calling thread's network namespace and hands every socket to `each`.
+    ///
+    /// # Errors
+    /// Any error means that the dump is incomplete and what `each` saw must not be published.
+    fn dump(&mut self, query: Query, deadline: Instant, each: &mut dyn FnMut(&Entry)) -> Result<(), Error>;
+}

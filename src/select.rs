@@ -1,0 +1,130 @@
+//! Which processes and cgroups get a row of their own. Pure; time is handed in.
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+/// A row goes only when its memory has stayed below this part of the threshold, so that one that hovers around the
+/// threshold does not come and go: each change makes and ends a set of time series.
+const WELL_BELOW_DIVISOR: i64 = 2;
+
+/// How long it must have stayed there: long enough that a rate over the customary five minutes is complete.
+const LINGER: Duration = Duration::from_secs(5 * 60);
+
+/// Remembers which keys have a row.
+#[derive(Debug)]
+pub struct Selection<K> {
+    threshold: i64,
+    limit: usize,
+    /// Rows of the sample before, and since when each has been well below the threshold.
+    shown: HashMap<K, Option<Duration>>,
+}
+
+/// The rows of one sample.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chosen<K> {
+    /// Keys with a row, largest first; equals in key order.
+    pub keys: Vec<K>,
+    /// Keys that deserve a row and found no place within the limit.
+    pub truncated: u64,
+}
+
+impl<K: Copy + Eq + Hash + Ord> Selection<K> {
+    /// Rows for keys of at least `threshold` bytes, at most `limit` of them.
+    pub fn new(threshold: u64, limit: usize) -> Self {
+        Self { threshold: i64::try_from(threshold).unwrap_or(i64::MAX), limit, shown: HashMap::new() }
+    }
+
+    /// Keys that had a row in the sample before.
+    pub fn shown(&self) -> impl Iterator<Item = K> + '_ {
+        self.shown.keys().copied()
+    }
+
+    /// Chooses among `candidates` (key, bytes held), each key once. A key that is no candidate is gone for good.
+    /// `now` is any clock that only grows.
+    pub fn choose(&mut self, candidates: impl IntoIterator<Item = (K, i64)>, now: Duration) -> Chosen<K> {
+        let well_below = self.threshold / WELL_BELOW_DIVISOR;
+        let mut eligible: Vec<(i64, K, Option<Duration>)> = Vec::new();
+        for (key, memory) in candidates {
+            let below_since = match self.shown.get(&key) {
+                Some(since) if memory < well_below => {
+                    let since = since.unwrap_or(now);
+                    if now.saturating_sub(since) >= LINGER {
+                        continue;
+                    }
+                    Some(since)
+                }
+                Some(_) => None,
+                None if memory >= self.threshold => None,
+                None => continue,
+            };
+            eligible.push((memory, key, below_since));
+        }
+        eligible.sort_unstable_by(|(a, a_key, _), (b, b_key, _)| b.cmp(a).then(a_key.cmp(b_key)));
+        let truncated = eligible.len().saturating_sub(self.limit) as u64;
+        eligible.truncate(self.limit);
+        self.shown = eligible.iter().map(|(_, key, below_since)| (*key, *below_since)).collect();
+        Chosen { keys: eligible.into_iter().map(|(_, key, _)| key).collect(), truncated }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: i64 = 1 << 20;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn appears_at_the_threshold_largest_first() {
+        let mut selection = Selection::new(1 << 20, 10);
+        let chosen = selection.choose([(1, MIB - 1), (2, MIB), (3, 5 * MIB), (4, MIB)], at(0));
+        assert_eq!(chosen, Chosen { keys: vec![3, 2, 4], truncated: 0 });
+    }
+
+    #[test]
+    fn lingers_while_it_hovers_and_goes_when_well_below_for_long() {
+        let mut selection = Selection::new(1 << 20, 10);
+        let mut shown = |memory, seconds| !selection.choose([(1, memory)], at(seconds)).keys.is_empty();
+        assert!(!shown(MIB - 1, 0));
+        assert!(shown(MIB, 15));
+        assert!(shown(MIB / 2, 10_000), "half is not well below");
+        assert!(shown(0, 10_015));
+        assert!(shown(0, 10_300));
+        assert!(shown(MIB / 2, 10_310), "a recovery starts the wait anew");
+        assert!(shown(0, 10_320));
+        assert!(shown(0, 10_619));
+        assert!(!shown(0, 10_620));
+        assert!(!shown(MIB - 1, 10_635), "to come back it must reach the threshold");
+    }
+
+    #[test]
+    fn whoever_is_gone_goes_at_once() {
+        let mut selection = Selection::new(1 << 20, 10);
+        selection.choose([(1, MIB), (2, MIB)], at(0));
+        assert_eq!(selection.choose([(2, MIB)], at(15)).keys, [2]);
+        assert_eq!(selection.choose([(1, MIB - 1), (2, MIB)], at(30)).keys, [2]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_limit_holds_and_is_counted(
+            memory in proptest::collection::vec(0i64..4 * MIB, 0..40), limit in 1usize..10
+        ) {
+            let mut selection = Selection::new(1 << 20, limit);
+            let chosen = selection.choose(memory.iter().copied().enumerate(), at(0));
+            let deserving = memory.iter().filter(|memory| **memory >= MIB).count();
+            prop_assert!(chosen.keys.len() <= limit);
+            prop_assert_eq!(chosen.keys.len() as u64 + chosen.truncated, deserving as u64);
+            let smallest = chosen.keys.iter().map(|key| memory[*key]).min().unwrap_or(0);
+            let left_out = memory.iter().enumerate().filter(|(key, _)| !chosen.keys.contains(key));
+            prop_assert!(left_out.into_iter().all(|(_, memory)| *memory < MIB || *memory <= smallest));
+        }
+    }
+}
