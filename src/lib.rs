@@ -2,6 +2,7 @@
 pub mod account;
 pub mod identity;
 pub mod kernel;
+pub mod monotonic;
 pub mod sample;
 pub mod select;
 pub mod socket;

@@ -45,6 +45,13 @@ impl ProcRoot {
             .map_err(|what| Error::Malformed { path: self.join(relative), what })
     }
 
+    /// Whether its pids are the ones that system calls of this process take: not so for the procfs of another pid
+    /// namespace, nor for a fixture.
+    pub fn has_own_pids(&self) -> bool {
+        std::fs::read_link(self.join("self"))
+            .is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()))
+    }
+
     /// The pids listed right now, ascending.
     pub fn pids(&self) -> Result<Vec<u32>, Error> {
         let file = |source| Error::File { path: self.0.clone(), source };
