@@ -1,0 +1,271 @@
+//! Which process holds a socket: from inode to process through `/proc/PID/fd`, reading as little as correctness
+//! allows.
+//!
+//! A cold walk reads every fd of the host (2.8 us each) and so dominates a sample. After it, the map from inode to
+//! holder is kept, and a round reads only what the dump calls for:
+//!
+//! 1. An inode that the map knows costs nothing. Where it matters more, the holder is asked again first: sockets
+//!    that hold much memory ([`BIG`]) every round, and holders found lately ([`YOUNG_ROUNDS`]), because a parent often
+//!    hands a connection to a child just after accepting it.
+//! 2. An inode that it does not know has appeared since. New fds take the lowest free numbers: the ones that closed
+//!    sockets have left, and the ones just above a table's end. Those are tried first.
+//! 3. What is still missing is looked for in processes never read, then in whole tables again, changed ones first,
+//!    within a budget of time unless much memory is at stake.
+//! 4. Independently, a slice of all tables is read again each round, so that every fd is checked once in
+//!    [`ROTATION_ROUNDS`]: a hand-over that none of the above noticed shows up then.
+//!
+//! An inode needs no cookie beside it: inode numbers come from a 32-bit counter, and one that is missing from a complete
+//! dump is dropped from the map in that round, four billion numbers before it can come again.
+
+mod fds;
+mod kcmp;
+mod walk;
+
+use std::time::{Duration, Instant};
+
+use hashbrown::{HashMap, HashSet};
+
+use super::error::Error;
+use super::proc_root::ProcRoot;
+use super::process;
+use crate::account::ProcessId;
+use fds::TableName;
+
+/// A socket with this much memory has its holder confirmed every round. At most tcp_mem divided by it exist; on a
+/// host with 2 GiB of TCP memory that is 8,192.
+const BIG: i64 = 256 * 1024;
+/// Confirmations of big sockets a round, which bounds their cost on hosts with hundreds of GiB of TCP memory. The
+/// others wait for the rotation like small ones.
+const BIG_CONFIRMATIONS_MAX: usize = 8192;
+/// Rounds in which a holder found after the cold walk is confirmed before it counts as settled.
+const YOUNG_ROUNDS: u32 = 2;
+/// Rounds in which the rotation passes every fd of the host once: five minutes at the default interval, at about a
+/// sixth of a dump's cost a round.
+const ROTATION_ROUNDS: u64 = 20;
+/// A looking-for-nothing walk is repeated after 1, 2, 4 rounds and so on up to this many: sockets in flight in an
+/// SCM_RIGHTS message, of the kernel, or of processes we may not look into are in no table.
+const RETRY_ROUNDS_MAX: u32 = 16;
+/// What the search in whole tables may cost at least, however fast the dump was.
+const SEARCH_MIN: Duration = Duration::from_millis(20);
+/// Unowned memory from which the search has no budget but the sample's deadline.
+const SEARCH_FREELY_FROM: i64 = 1 << 20;
+
+/// A process whose fds count.
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    start_time: u64,
+    denied: bool,
+}
+
+/// One fd table.
+#[derive(Debug)]
+struct Table {
+    name: TableName,
+    process: ProcessId,
+    /// Round of the last whole reading; 0 for never.
+    read_in: u32,
+    /// Open fds then.
+    count: u64,
+    /// One past its highest fd seen.
+    end: u32,
+}
+
+/// Where a socket's file was last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holder {
+    table: u32,
+    fd: u32,
+    /// Round in which the dump last showed the socket.
+    seen: u32,
+    /// Round in which this holder was found; 0 for the cold walk and for settled ones.
+    found: u32,
+}
+
+/// A socket that no table has.
+#[derive(Debug, Clone, Copy)]
+struct Unfound {
+    since: u32,
+    retry_in: u32,
+    wait: u32,
+    seen: u32,
+}
+
+/// What the map says of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// This process holds it.
+    Known(ProcessId),
+    /// Ask again after [`Owners::resolve`].
+    Pending,
+    /// Looked for lately, in vain.
+    Nobody,
+}
+
+/// The map from socket inode to holder.
+#[derive(Debug)]
+pub struct Owners {
+    root: ProcRoot,
+    /// Whether the pids there are the ones system calls take.
+    has_own_pids: bool,
+    round: u32,
+    next_process: u32,
+    processes: HashMap<ProcessId, Process>,
+    pids: HashMap<u32, ProcessId>,
+    tables: HashMap<u32, Table>,
+    next_table: u32,
+    holders: HashMap<u32, Holder>,
+    unfound: HashMap<u32, Unfound>,
+    /// Inodes of this round's dump whose holder must be found or confirmed, with the memory at stake.
+    wanted: HashMap<u32, i64>,
+    big_confirmations: usize,
+    seen: usize,
+    /// Where the rotation goes on: table and fd.
+    cursor: (u32, u32),
+}
+
+impl Owners {
+    /// Owners by the procfs at `root`. Knows nothing yet: the first round walks every table.
+    pub fn new(root: ProcRoot) -> Self {
+        Self {
+            has_own_pids: root.has_own_pids(),
+            root,
+            round: 0,
+            next_process: 0,
+            processes: HashMap::new(),
+            pids: HashMap::new(),
+            tables: HashMap::new(),
+            next_table: 0,
+            holders: HashMap::new(),
+            unfound: HashMap::new(),
+            wanted: HashMap::new(),
+            big_confirmations: 0,
+            seen: 0,
+            cursor: (0, 0),
+        }
+    }
+
+    /// Begins a round: takes note of processes that came and went, and walks every table in the first round.
+    pub fn begin(&mut self, pids: &[u32], deadline: Instant) -> Result<(), Error> {
+        self.round += 1;
+        self.wanted.clear();
+        self.big_confirmations = 0;
+        self.seen = 0;
+        self.forget_exited(pids);
+        let new: Vec<u32> = pids.iter().copied().filter(|pid| !self.pids.contains_key(pid)).collect();
+        for pid in new {
+            self.admit(pid);
+        }
+        if self.round == 1 { self.walk_everything(deadline) } else { Ok(()) }
+    }
+
+    /// Drops processes that are not listed any more, or whose pid another has taken.
+    fn forget_exited(&mut self, pids: &[u32]) {
+        let listed: HashSet<u32> = pids.iter().copied().collect();
+        let holding: HashSet<u32> = self.holders.values().map(|holder| holder.table).collect();
+        let holding: HashSet<ProcessId> =
+            holding.iter().filter_map(|table| Some(self.tables.get(table)?.process)).collect();
+        let exited: Vec<ProcessId> = self
+            .processes
+            .iter()
+            .filter(|(id, process)| {
+                !listed.contains(&process.pid)
+                    // A pid is only asked again where something is known by it; reading a table asks too.
+                    || (holding.contains(*id) && !self.is_same_process(process))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in exited {
+            self.forget(id);
+        }
+    }
+
+    fn is_same_process(&self, known: &Process) -> bool {
+        process::stat(&self.root, known.pid).is_ok_and(|stat| stat.start_time == known.start_time)
+    }
+
+    fn forget(&mut self, id: ProcessId) {
+        if let Some(process) = self.processes.remove(&id) {
+            self.pids.remove(&process.pid);
+            self.tables.retain(|_, table| table.process != id);
+        }
+    }
+
+    /// Takes note of a process, unless it is a kernel thread or gone.
+    fn admit(&mut self, pid: u32) {
+        let Ok(stat) = process::stat(&self.root, pid) else { return };
+        if stat.is_kernel_thread {
+            return;
+        }
+        let id = ProcessId(self.next_process);
+        self.next_process += 1;
+        self.processes.insert(id, Process { pid, start_time: stat.start_time, denied: false });
+        self.pids.insert(pid, id);
+        self.add_table(TableName { pid, tid: None }, id);
+    }
+
+    fn add_table(&mut self, name: TableName, process: ProcessId) -> u32 {
+        let id = self.next_table;
+        self.next_table += 1;
+        self.tables.insert(id, Table { name, process, read_in: 0, count: 0, end: 0 });
+        id
+    }
+
+    /// Looks up the holder of a socket that the dump shows with `memory` bytes.
+    pub fn lookup(&mut self, inode: u32, memory: i64) -> Lookup {
+        let round = self.round;
+        if let Some(holder) = self.holders.get_mut(&inode) {
+            if holder.seen != round {
+                holder.seen = round;
+                self.seen += 1;
+            }
+            if let Some(table) = self.tables.get(&holder.table) {
+                let is_young = holder.found != 0 && round - holder.found <= YOUNG_ROUNDS;
+                let is_big = memory >= BIG && self.big_confirmations < BIG_CONFIRMATIONS_MAX;
+                // The cold walk is this very round: there is nothing to confirm yet.
+                if round == 1 || !(is_young || is_big) {
+                    return Lookup::Known(table.process);
+                }
+                self.big_confirmations += usize::from(is_big);
+            }
+        } else if let Some(unfound) = self.unfound.get_mut(&inode) {
+            unfound.seen = round;
+            if unfound.retry_in > round {
+                return Lookup::Nobody;
+            }
+        }
+        *self.wanted.entry(inode).or_default() += memory;
+        Lookup::Pending
+    }
+
+    /// The holder of an inode, after [`Owners::resolve`].
+    pub fn holder(&self, inode: u32) -> Option<ProcessId> {
+        let holder = self.holders.get(&inode)?;
+        Some(self.tables.get(&holder.table)?.process)
+    }
+
+    /// The pid of a process.
+    pub fn pid(&self, id: ProcessId) -> Option<u32> {
+        self.processes.get(&id).map(|process| process.pid)
+    }
+
+    /// Processes whose tables we may not read.
+    pub fn denied(&self) -> u64 {
+        self.processes.values().filter(|process| process.denied).count() as u64
+    }
+
+    /// Processes known.
+    pub fn processes(&self) -> u64 {
+        self.processes.len() as u64
+    }
+
+    /// Ends a round after a complete dump: drops what it did not show.
+    pub fn end(&mut self) {
+        let round = self.round;
+        self.holders.retain(|_, holder| holder.seen == round);
+        self.unfound.retain(|_, unfound| unfound.seen == round);
+    }
+}
+
+#[cfg(test)]
+mod tests;

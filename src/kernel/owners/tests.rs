@@ -1,0 +1,197 @@
+//! The searches on a made-up procfs: symlinks such as `fd/3 -> socket:[700]`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use super::*;
+
+struct FakeProc {
+    directory: tempfile::TempDir,
+    owners: Owners,
+}
+
+impl FakeProc {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let owners = Owners::new(ProcRoot::new(directory.path()));
+        Self { directory, owners }
+    }
+
+    fn path(&self, relative: &str) -> PathBuf {
+        self.directory.path().join(relative)
+    }
+
+    /// A process that started at `start_time` and has these sockets at these fds.
+    fn process(&self, pid: u32, start_time: u64, sockets: &[(u32, u32)]) {
+        fs::create_dir_all(self.path(&format!("{pid}/fd"))).unwrap();
+        // pid, comm, state, 15 fields up to priority and nice, num_threads, itrealvalue, starttime, the rest.
+        let stat = format!("{pid} (x) S {} 1 0 {start_time} {}", "0 ".repeat(16).trim_end(), "0 ".repeat(30));
+        fs::write(self.path(&format!("{pid}/stat")), stat).unwrap();
+        for (fd, inode) in sockets {
+            self.open(pid, *fd, *inode);
+        }
+    }
+
+    fn open(&self, pid: u32, fd: u32, inode: u32) {
+        symlink(format!("socket:[{inode}]"), self.path(&format!("{pid}/fd/{fd}"))).unwrap();
+    }
+
+    fn close(&self, pid: u32, fd: u32) {
+        fs::remove_file(self.path(&format!("{pid}/fd/{fd}"))).unwrap();
+    }
+
+    fn exit(&self, pid: u32) {
+        fs::remove_dir_all(self.path(&pid.to_string())).unwrap();
+    }
+
+    /// One round over a dump that shows `inodes`, each holding `memory`; the pid found for each.
+    fn round_of(&mut self, inodes: &[u32], memory: i64) -> Vec<Option<u32>> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let pids = ProcRoot::new(self.directory.path()).pids().unwrap();
+        self.owners.begin(&pids, deadline).unwrap();
+        let first: Vec<Lookup> = inodes.iter().map(|inode| self.owners.lookup(*inode, memory)).collect();
+        self.owners.resolve(Duration::ZERO, deadline).unwrap();
+        let found = inodes
+            .iter()
+            .zip(first)
+            .map(|(inode, lookup)| match lookup {
+                Lookup::Known(id) => Some(id),
+                Lookup::Pending => self.owners.holder(*inode),
+                Lookup::Nobody => None,
+            })
+            .map(|id| id.and_then(|id| self.owners.pid(id)))
+            .collect();
+        self.owners.end();
+        found
+    }
+
+    fn round(&mut self, inodes: &[u32]) -> Vec<Option<u32>> {
+        self.round_of(inodes, 0)
+    }
+}
+
+#[test]
+fn a_shared_socket_belongs_to_its_oldest_holder() {
+    let mut host = FakeProc::new();
+    host.process(10, 300, &[(3, 700), (4, 701)]);
+    host.process(20, 200, &[(3, 700)]);
+    host.process(30, 250, &[(5, 700), (6, 702)]);
+    assert_eq!(host.round(&[700, 701, 702, 999]), [Some(20), Some(10), Some(30), None]);
+    assert_eq!(host.round(&[700, 701, 702]), [Some(20), Some(10), Some(30)], "and stays so");
+}
+
+#[test]
+fn a_new_socket_is_found_wherever_it_is() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700), (4, 701), (9, 702)]);
+    assert_eq!(host.round(&[700, 701, 702]), [Some(10); 3]);
+    host.close(10, 4);
+    host.open(10, 4, 710); // in the place of a closed one
+    host.open(10, 10, 711); // past the end
+    host.open(10, 6, 712); // in a gap that no socket left
+    host.process(11, 5, &[(3, 713)]); // in a new process
+    assert_eq!(
+        host.round(&[700, 702, 710, 711, 712, 713]),
+        [Some(10), Some(10), Some(10), Some(10), Some(10), Some(11)]
+    );
+}
+
+#[test]
+fn whoever_is_left_takes_over_when_the_oldest_holder_exits() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.process(20, 2, &[(3, 700)]);
+    assert_eq!(host.round(&[700]), [Some(10)]);
+    host.exit(10);
+    assert_eq!(host.round(&[700]), [Some(20)]);
+}
+
+#[test]
+fn a_reused_pid_is_another_process() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.round(&[700]);
+    let before = host.owners.holder(700).unwrap();
+    host.exit(10);
+    host.process(10, 99, &[(3, 701)]);
+    assert_eq!(host.round(&[700, 701]), [None, Some(10)]);
+    assert_ne!(host.owners.holder(701).unwrap(), before);
+}
+
+#[test]
+fn a_connection_handed_to_a_child_follows_it_in_the_next_rounds() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.round(&[700]);
+    host.open(10, 4, 701);
+    assert_eq!(host.round(&[700, 701]), [Some(10), Some(10)]);
+    host.process(11, 2, &[(4, 701)]);
+    host.close(10, 4);
+    assert_eq!(host.round(&[700, 701]), [Some(10), Some(11)], "a young holder is asked again");
+}
+
+#[test]
+fn a_big_socket_that_changes_hands_is_noticed_at_once() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.process(11, 2, &[]);
+    for _ in 0..5 {
+        assert_eq!(host.round_of(&[700], BIG), [Some(10)]);
+    }
+    host.close(10, 3);
+    host.open(11, 8, 700);
+    assert_eq!(host.round_of(&[700], BIG), [Some(11)]);
+}
+
+#[test]
+fn the_rotation_notices_a_silent_hand_over() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.process(11, 2, &[(4, 701)]);
+    for _ in 0..5 {
+        host.round(&[700, 701]);
+    }
+    host.close(10, 3);
+    host.open(11, 8, 700);
+    host.round(&[700, 701]);
+    assert_eq!(host.round(&[700, 701]), [Some(11), Some(11)], "small hosts rotate in one round");
+}
+
+#[test]
+fn a_socket_in_no_table_is_not_looked_for_every_round_and_found_when_it_lands() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.process(11, 2, &[]);
+    for _ in 0..6 {
+        assert_eq!(host.round(&[700, 705]), [Some(10), None]);
+    }
+    let retry_in = host.owners.unfound[&705].retry_in;
+    assert!(retry_in > host.owners.round + 1, "the search backs off");
+    host.open(11, 3, 705);
+    let found_after = (1..=2 * RETRY_ROUNDS_MAX).find(|_| host.round(&[700, 705])[1] == Some(11));
+    assert!(found_after.is_some_and(|rounds| rounds <= RETRY_ROUNDS_MAX), "{found_after:?}");
+}
+
+#[test]
+fn what_the_dump_no_longer_shows_is_forgotten() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700), (4, 701), (5, 702)]);
+    host.round(&[700, 701]);
+    assert_eq!(host.owners.holders.len(), 2, "702 is no TCP socket");
+    host.round(&[700]);
+    assert_eq!(host.owners.holders.len(), 1);
+    host.exit(10);
+    host.round(&[]);
+    assert!(host.owners.tables.is_empty() && host.owners.processes.is_empty());
+}
+
+#[test]
+fn a_deadline_stops_the_walk() {
+    let host = FakeProc::new();
+    let sockets: Vec<(u32, u32)> = (0..2000).map(|fd| (fd, 10_000 + fd)).collect();
+    host.process(10, 1, &sockets);
+    let mut owners = Owners::new(ProcRoot::new(host.directory.path()));
+    let error = owners.begin(&[10], Instant::now()).unwrap_err();
+    assert_eq!(error.reason(), crate::sample::Reason::Deadline);
+}
