@@ -1,5 +1,7 @@
 //! skmem-exporter: who holds the host's TCP memory.
+
 pub mod account;
+pub mod config;
 pub mod identity;
 pub mod kernel;
 pub mod monotonic;
