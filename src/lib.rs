@@ -1,6 +1,7 @@
 //! skmem-exporter: who holds the host's TCP memory.
 
 pub mod account;
+pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod kernel;
