@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod kernel;
+pub mod logging;
 pub mod monotonic;
 pub mod sample;
 pub mod select;
