@@ -6,6 +6,7 @@ pub mod config;
 pub mod identity;
 pub mod kernel;
 pub mod logging;
+pub mod metrics;
 pub mod monotonic;
 pub mod sample;
 pub mod select;
