@@ -1,0 +1,6 @@
+//! What the tests of the metrics share.
+
+pub(crate) mod exposition;
+pub(crate) mod fixture;
+pub(crate) mod golden;
+pub(crate) mod reference;
