@@ -52,6 +52,8 @@ pub struct Account {
     pub states: [u64; TcpState::ALL.len()],
     /// r + w + f by class. Bytes.
     pub attributed: [i64; OwnerClass::ALL.len()],
+    /// Sockets by class.
+    pub classes: [u64; OwnerClass::ALL.len()],
     /// Sums of each process that owns a socket, accept queues included.
     pub processes: HashMap<ProcessId, SocketSums>,
     /// Sums by cgroup id; sockets without one (old kernels) are in none.
@@ -65,6 +67,7 @@ impl Account {
         self.sockets += 1;
         self.states[socket.state.index()] += 1;
         self.attributed[owner.class() as usize] += memory;
+        self.classes[owner.class() as usize] += 1;
         // A listener's queue figures count connections, not bytes.
         let is_listener = socket.state == TcpState::Listen;
         let receive_queue = if is_listener { 0 } else { u64::from(socket.rqueue) };
@@ -149,6 +152,7 @@ mod tests {
             let total: i64 = owned.iter().map(|(socket, _)| socket.memory()).sum();
             prop_assert_eq!(account.attributed.iter().sum::<i64>(), total);
             prop_assert_eq!(account.states.iter().sum::<u64>(), owned.len() as u64);
+            prop_assert_eq!(account.classes.iter().sum::<u64>(), owned.len() as u64);
 
             let mut rows = SocketSums::default();
             account.processes.values().for_each(|sums| rows.merge(sums));

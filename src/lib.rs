@@ -9,5 +9,6 @@ pub mod logging;
 pub mod metrics;
 pub mod monotonic;
 pub mod sample;
+pub mod sampler;
 pub mod select;
 pub mod socket;

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 const WELL_BELOW_DIVISOR: i64 = 2;
 
 /// How long it must have stayed there: long enough that a rate over the customary five minutes is complete.
-const LINGER: Duration = Duration::from_secs(5 * 60);
+const LINGER: Duration = Duration::from_mins(5);
 
 /// Remembers which keys have a row.
 #[derive(Debug)]

@@ -56,6 +56,16 @@ pub enum Error {
         /// How it was seen.
         what: &'static str,
     },
+    /// Most processes do not let us look.
+    #[error("{denied} processes do not let us see their {what}: {cure}")]
+    Denied {
+        /// Processes that refused.
+        denied: u64,
+        /// What we wanted to see.
+        what: &'static str,
+        /// What to do about it.
+        cure: &'static str,
+    },
     /// The sample's deadline passed.
     #[error("the sample's deadline passed while reading {what}")]
     Deadline {
@@ -77,6 +87,7 @@ impl Error {
             }
             Self::Malformed { .. } | Self::Message { .. } => Reason::Malformed,
             Self::Incomplete { .. } => Reason::Incomplete,
+            Self::Denied { .. } => Reason::Denied,
             Self::Deadline { .. } => Reason::Deadline,
         }
     }

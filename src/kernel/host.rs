@@ -131,13 +131,8 @@ impl HostCounters {
     }
 }
 
-/// Reads what is host-wide, and the sysctls of the exporter's own namespace. Everything but `sockstat` is read here.
-pub fn host_figures(
-    root: &ProcRoot,
-    sockstat: Option<Sockstat>,
-    page_size: u64,
-    outcomes: &mut Outcomes,
-) -> HostFigures {
+/// Reads the sysctls of the exporter's own namespace and the memory pressure state.
+pub fn host_figures(root: &ProcRoot, page_size: u64, outcomes: &mut Outcomes) -> HostFigures {
     let mut sysctl = Sysctls { root, outcomes };
     let receive_buffer_limit = sysctl.required("ipv4/tcp_rmem", buffer_levels);
     let send_buffer_limit = sysctl.required("ipv4/tcp_wmem", buffer_levels);
@@ -151,11 +146,8 @@ pub fn host_figures(
     let orphan_sockets_limit = sysctl.optional("ipv4/tcp_max_orphans", text::one_number);
     let pressure = root.parse("self/net/protocols", text::tcp_memory_pressure);
     HostFigures {
-        tcp_memory: sockstat.map(|sockstat| sockstat.mem_pages * page_size),
         tcp_memory_limit,
         memory_pressure: outcomes.note(Source::Protocols, pressure),
-        sockets_allocated: sockstat.map(|sockstat| sockstat.alloc),
-        orphan_sockets: sockstat.map(|sockstat| sockstat.orphan),
         orphan_sockets_limit,
         receive_buffer_limit,
         send_buffer_limit,
@@ -163,6 +155,13 @@ pub fn host_figures(
         receive_autotuning,
         ..HostFigures::default()
     }
+}
+
+/// Fills in what is host-wide in any namespace's sockstat.
+pub fn fill_from_sockstat(figures: &mut HostFigures, sockstat: Sockstat, page_size: u64) {
+    figures.tcp_memory = Some(sockstat.mem_pages.saturating_mul(page_size));
+    figures.sockets_allocated = Some(sockstat.alloc);
+    figures.orphan_sockets = Some(sockstat.orphan);
 }
 
 struct Sysctls<'a> {

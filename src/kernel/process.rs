@@ -35,13 +35,13 @@ pub fn stat(root: &ProcRoot, pid: u32) -> Result<ProcessStat, Error> {
     })
 }
 
-/// `/proc/PID/comm` as text: bytes that are not UTF-8 become `\xNN`, so that nothing is lost. Empty once it has exited.
-pub fn comm(root: &ProcRoot, pid: u32) -> String {
-    let mut bytes = root.bytes(format!("{pid}/comm")).unwrap_or_default();
+/// `/proc/PID/comm` as text: bytes that are not UTF-8 become `\xNN`, so that nothing is lost. `None` once it has exited.
+pub fn comm(root: &ProcRoot, pid: u32) -> Option<String> {
+    let mut bytes = root.bytes(format!("{pid}/comm")).ok()?;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
-    lossless_text(&bytes)
+    Some(lossless_text(&bytes))
 }
 
 /// Any bytes as text: those that are not UTF-8 become `\xNN`.

@@ -22,8 +22,12 @@ const BOUND_INACTIVE: StateFlags = StateFlags::from_bits_retain(1 << 13);
 /// faults inside send() would stall the whole dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Query {
-    /// TCP over IPv4 and IPv6.
+    /// TCP listeners over IPv4 and IPv6: a table of their own, which costs microseconds to walk.
+    Listeners,
+    /// TCP over IPv4 and IPv6, listeners first.
     Tcp,
+    /// The same with bound but unconnected sockets, whose table costs a sixth more.
+    TcpAndBound,
     /// MPTCP over IPv4: the connection, whose memory its TCP subflows do not show.
     MptcpV4,
     /// MPTCP over IPv6.
@@ -31,13 +35,15 @@ pub enum Query {
 }
 
 impl Query {
-    /// All that a namespace is asked.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::MptcpV4, Self::MptcpV6];
+    /// What MPTCP has beside its subflows, which are TCP sockets.
+    pub const MPTCP: [Self; 2] = [Self::MptcpV4, Self::MptcpV6];
 
     /// Name in errors and logs.
     pub fn label(self) -> &'static str {
         match self {
+            Self::Listeners => "tcp listeners",
             Self::Tcp => "tcp",
+            Self::TcpAndBound => "tcp with bound sockets",
             Self::MptcpV4 => "mptcp ipv4",
             Self::MptcpV6 => "mptcp ipv6",
         }
@@ -46,7 +52,9 @@ impl Query {
     /// The message to send, header included. `sequence` comes back in every message of the answer.
     pub fn request(self, sequence: u32) -> Vec<u8> {
         let (kind, body) = match self {
-            Self::Tcp => (TCPDIAG_GETSOCK, legacy_body()),
+            Self::Listeners => (TCPDIAG_GETSOCK, legacy_body(&StateFlags::LISTEN)),
+            Self::Tcp => (TCPDIAG_GETSOCK, legacy_body(&states())),
+            Self::TcpAndBound => (TCPDIAG_GETSOCK, legacy_body(&(states() | BOUND_INACTIVE))),
             Self::MptcpV4 => (SOCK_DIAG_BY_FAMILY, mptcp_body(AF_INET, SocketId::new_v4())),
             Self::MptcpV6 => (SOCK_DIAG_BY_FAMILY, mptcp_body(AF_INET6, SocketId::new_v6())),
         };
@@ -67,14 +75,14 @@ const HEADER_LEN: usize = 16;
 /// Everything but TIME_WAIT minisocks, which hold no buffers and can be a hundred thousand (sockstat counts them).
 /// The bit of `NEW_SYN_RECV` is not among the crate's states, so half-open requests stay out too.
 fn states() -> StateFlags {
-    (StateFlags::all() - StateFlags::TIME_WAIT) | BOUND_INACTIVE
+    StateFlags::all() - StateFlags::TIME_WAIT
 }
 
 /// `struct inet_diag_req`: family, source and destination length, ext, `inet_diag_sockid`, states, dbs.
-fn legacy_body() -> Vec<u8> {
+fn legacy_body(states: &StateFlags) -> Vec<u8> {
     let mut body = vec![AF_INET, 0, 0, ExtensionFlags::SKMEMINFO.bits()];
     body.extend_from_slice(&[0; 48]);
-    body.extend_from_slice(&states().bits().to_ne_bytes());
+    body.extend_from_slice(&states.bits().to_ne_bytes());
     body.extend_from_slice(&[0; 4]);
     body
 }
@@ -108,12 +116,15 @@ mod tests {
         assert_eq!(tcp[6..8], 0x301u16.to_ne_bytes(), "REQUEST | DUMP");
         assert_eq!(tcp[8..12], 7u32.to_ne_bytes());
         assert_eq!(tcp[16 + 3], 0x40, "SKMEMINFO and nothing else");
-        assert_eq!(tcp[16 + 52..16 + 56], 0x2fbe_u32.to_ne_bytes());
+        assert_eq!(tcp[16 + 52..16 + 56], 0x0fbe_u32.to_ne_bytes());
+        let with_bound = Query::TcpAndBound.request(7);
+        assert_eq!(with_bound[16 + 52..16 + 56], 0x2fbe_u32.to_ne_bytes());
+        assert_eq!(Query::Listeners.request(7)[16 + 52..16 + 56], 0x0400_u32.to_ne_bytes());
 
         let mptcp = Query::MptcpV6.request(1);
         assert_eq!(mptcp.len(), 16 + 56 + 8, "nlmsghdr + inet_diag_req_v2 + protocol attribute");
         assert_eq!(mptcp[16..20], [10, 255, 0x40, 0]);
-        assert_eq!(mptcp[20..24], 0x2fbe_u32.to_ne_bytes());
+        assert_eq!(mptcp[20..24], 0x0fbe_u32.to_ne_bytes());
         assert_eq!(mptcp[72..76], [8, 0, 3, 0]);
         assert_eq!(mptcp[76..80], 262u32.to_ne_bytes());
     }

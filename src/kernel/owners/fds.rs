@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use super::super::proc_root::ProcRoot;
 use super::super::text::link_inode;
 
-/// Room for directory entries: at 32 bytes each a thousand a call, as much as a call is worth on the stack.
-const ENTRIES_BUFFER: usize = 32 * 1024;
+/// Room for directory entries: at 24 bytes each some 600 a call, so that the call itself no longer counts.
+const ENTRIES_BUFFER: usize = 16 * 1024;
 /// Room for a link target. Only `socket:[4294967295]` matters; a longer target is cut and is no socket.
 const TARGET_MAX: usize = 32;
 
@@ -101,13 +101,10 @@ fn decimal(number: u32, digits: &mut [u8; 11]) -> &[u8] {
 /// Whether thread `tid` shares the fd table of its process. Where the kernel has no kcmp, or takes other pids than
 /// procfs shows (`has_own_pids`), equal counts must do.
 pub fn shares_table(root: &ProcRoot, has_own_pids: bool, pid: u32, tid: u32) -> bool {
-    match has_own_pids.then(|| super::kcmp::same_files(pid, tid)).flatten() {
-        Some(same) => same,
-        None => {
-            let count = |tid| FdDirectory::open(root, TableName { pid, tid }).map(|table| table.count());
-            count(Some(tid)) == count(None)
-        }
-    }
+    has_own_pids.then(|| super::kcmp::same_files(pid, tid)).flatten().unwrap_or_else(|| {
+        let count = |tid| FdDirectory::open(root, TableName { pid, tid }).map(|table| table.count());
+        count(Some(tid)) == count(None)
+    })
 }
 
 #[cfg(test)]

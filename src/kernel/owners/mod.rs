@@ -39,9 +39,9 @@ const BIG: i64 = 256 * 1024;
 const BIG_CONFIRMATIONS_MAX: usize = 8192;
 /// Rounds in which a holder found after the cold walk is confirmed before it counts as settled.
 const YOUNG_ROUNDS: u32 = 2;
-/// Rounds in which the rotation passes every fd of the host once: five minutes at the default interval, at about a
-/// sixth of a dump's cost a round.
-const ROTATION_ROUNDS: u64 = 20;
+/// Rounds in which the rotation passes every fd of the host once: eight minutes at the default interval, at about a
+/// tenth of a dump's cost a round.
+const ROTATION_ROUNDS: u64 = 32;
 /// A looking-for-nothing walk is repeated after 1, 2, 4 rounds and so on up to this many: sockets in flight in an
 /// SCM_RIGHTS message, of the kernel, or of processes we may not look into are in no table.
 const RETRY_ROUNDS_MAX: u32 = 16;
@@ -69,6 +69,8 @@ struct Table {
     count: u64,
     /// One past its highest fd seen.
     end: u32,
+    /// Whether it has ever held a socket that mattered.
+    has_held: bool,
 }
 
 /// Where a socket's file was last seen.
@@ -78,17 +80,34 @@ struct Holder {
     fd: u32,
     /// Round in which the dump last showed the socket.
     seen: u32,
-    /// Round in which this holder was found; 0 for the cold walk and for settled ones.
+    /// Round in which this holder was found; 0 for the cold walk.
     found: u32,
+    /// Low half of the cookie of the socket that the dump showed first with this inode.
+    cookie: u32,
 }
 
 /// A socket that no table has.
 #[derive(Debug, Clone, Copy)]
 struct Unfound {
+    /// Round from which every table must have been read before the search is over.
     since: u32,
-    retry_in: u32,
+    /// Round of the next search; `None` for a socket without memory, which is left to the rotation.
+    retry_in: Option<u32>,
+    /// Rounds between this search and the next.
     wait: u32,
     seen: u32,
+}
+
+/// Whether a socket has been seen before in this round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sighting {
+    /// It has not.
+    First,
+    /// It has: the dump shows it twice.
+    Duplicate,
+    /// The map cannot tell: the inode is new to it, or several sockets share it (an MPTCP connection and its subflows, a
+    /// listener and its queue).
+    Unknown,
 }
 
 /// What the map says of an inode.
@@ -162,9 +181,8 @@ impl Owners {
     /// Drops processes that are not listed any more, or whose pid another has taken.
     fn forget_exited(&mut self, pids: &[u32]) {
         let listed: HashSet<u32> = pids.iter().copied().collect();
-        let holding: HashSet<u32> = self.holders.values().map(|holder| holder.table).collect();
         let holding: HashSet<ProcessId> =
-            holding.iter().filter_map(|table| Some(self.tables.get(table)?.process)).collect();
+            self.tables.values().filter(|table| table.has_held).map(|table| table.process).collect();
         let exited: Vec<ProcessId> = self
             .processes
             .iter()
@@ -207,18 +225,31 @@ impl Owners {
     fn add_table(&mut self, name: TableName, process: ProcessId) -> u32 {
         let id = self.next_table;
         self.next_table += 1;
-        self.tables.insert(id, Table { name, process, read_in: 0, count: 0, end: 0 });
+        self.tables.insert(id, Table { name, process, read_in: 0, count: 0, end: 0, has_held: false });
         id
     }
 
-    /// Looks up the holder of a socket that the dump shows with `memory` bytes.
+    /// Takes note that the dump shows a socket with this inode, or with this inode of its listener.
+    pub fn sight(&mut self, inode: u32, cookie: u64) -> Sighting {
+        let Some(holder) = self.holders.get_mut(&inode) else { return Sighting::Unknown };
+        // Cutting off the high half is meant: it differs for no two sockets that share an inode.
+        #[allow(clippy::cast_possible_truncation)]
+        let cookie = cookie as u32;
+        if holder.seen != self.round {
+            (holder.seen, holder.cookie) = (self.round, cookie);
+            self.seen += 1;
+            Sighting::First
+        } else if holder.cookie == cookie {
+            Sighting::Duplicate
+        } else {
+            Sighting::Unknown
+        }
+    }
+
+    /// Looks up the holder of an inode whose socket, just sighted, has `memory` bytes.
     pub fn lookup(&mut self, inode: u32, memory: i64) -> Lookup {
         let round = self.round;
-        if let Some(holder) = self.holders.get_mut(&inode) {
-            if holder.seen != round {
-                holder.seen = round;
-                self.seen += 1;
-            }
+        if let Some(holder) = self.holders.get(&inode) {
             if let Some(table) = self.tables.get(&holder.table) {
                 let is_young = holder.found != 0 && round - holder.found <= YOUNG_ROUNDS;
                 let is_big = memory >= BIG && self.big_confirmations < BIG_CONFIRMATIONS_MAX;
@@ -230,7 +261,8 @@ impl Owners {
             }
         } else if let Some(unfound) = self.unfound.get_mut(&inode) {
             unfound.seen = round;
-            if unfound.retry_in > round {
+            let retry_in = unfound.retry_in.unwrap_or(if memory > 0 { round } else { u32::MAX });
+            if retry_in > round {
                 return Lookup::Nobody;
             }
         }
@@ -262,7 +294,9 @@ impl Owners {
     /// Ends a round after a complete dump: drops what it did not show.
     pub fn end(&mut self) {
         let round = self.round;
-        self.holders.retain(|_, holder| holder.seen == round);
+        if self.seen < self.holders.len() {
+            self.holders.retain(|_, holder| holder.seen == round);
+        }
         self.unfound.retain(|_, unfound| unfound.seen == round);
     }
 }

@@ -50,7 +50,13 @@ impl FakeProc {
         let deadline = Instant::now() + Duration::from_secs(60);
         let pids = ProcRoot::new(self.directory.path()).pids().unwrap();
         self.owners.begin(&pids, deadline).unwrap();
-        let first: Vec<Lookup> = inodes.iter().map(|inode| self.owners.lookup(*inode, memory)).collect();
+        let first: Vec<Lookup> = inodes
+            .iter()
+            .map(|inode| {
+                self.owners.sight(*inode, u64::from(*inode));
+                self.owners.lookup(*inode, memory)
+            })
+            .collect();
         self.owners.resolve(Duration::ZERO, deadline).unwrap();
         let found = inodes
             .iter()
@@ -164,13 +170,25 @@ fn a_socket_in_no_table_is_not_looked_for_every_round_and_found_when_it_lands() 
     host.process(10, 1, &[(3, 700)]);
     host.process(11, 2, &[]);
     for _ in 0..6 {
-        assert_eq!(host.round(&[700, 705]), [Some(10), None]);
+        assert_eq!(host.round_of(&[700, 705], 4096), [Some(10), None]);
     }
     let retry_in = host.owners.unfound[&705].retry_in;
-    assert!(retry_in > host.owners.round + 1, "the search backs off");
+    assert!(retry_in > Some(host.owners.round + 1), "the search backs off");
     host.open(11, 3, 705);
-    let found_after = (1..=2 * RETRY_ROUNDS_MAX).find(|_| host.round(&[700, 705])[1] == Some(11));
+    let found_after = (1..=2 * RETRY_ROUNDS_MAX).find(|_| host.round_of(&[700, 705], 4096)[1] == Some(11));
     assert!(found_after.is_some_and(|rounds| rounds <= RETRY_ROUNDS_MAX), "{found_after:?}");
+}
+
+#[test]
+fn an_idle_socket_in_no_table_is_left_to_the_rotation_until_it_holds_memory() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    for _ in 0..4 {
+        assert_eq!(host.round(&[700, 705]), [Some(10), None]);
+    }
+    assert_eq!(host.owners.unfound[&705].retry_in, None);
+    host.open(10, 77, 705);
+    assert_eq!(host.round_of(&[700, 705], 4096)[1], Some(10));
 }
 
 #[test]
@@ -184,6 +202,19 @@ fn what_the_dump_no_longer_shows_is_forgotten() {
     host.exit(10);
     host.round(&[]);
     assert!(host.owners.tables.is_empty() && host.owners.processes.is_empty());
+}
+
+#[test]
+fn a_socket_shown_twice_is_told_from_sockets_that_share_an_inode() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.round(&[700]);
+    let pids = [10];
+    host.owners.begin(&pids, Instant::now() + Duration::from_secs(60)).unwrap();
+    assert_eq!(host.owners.sight(700, 5), Sighting::First);
+    assert_eq!(host.owners.sight(700, 5), Sighting::Duplicate);
+    assert_eq!(host.owners.sight(700, 6), Sighting::Unknown);
+    assert_eq!(host.owners.sight(701, 7), Sighting::Unknown);
 }
 
 #[test]

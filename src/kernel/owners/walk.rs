@@ -141,24 +141,24 @@ impl Owners {
         Ok(())
     }
 
-    /// Inodes that no table has are not looked for again at once.
+    /// Inodes that no table has are not looked for again at once, those without memory not at all: the rotation will
+    /// meet them.
     fn give_up(&mut self) {
-        let (round, oldest_reading) =
-            (self.round, self.tables.values().map(|table| table.read_in).min().unwrap_or(self.round));
-        for inode in self.wanted.keys() {
+        let round = self.round;
+        let oldest_reading = self.tables.values().map(|table| table.read_in).min().unwrap_or(round);
+        for (inode, memory) in &self.wanted {
             let unfound = self.unfound.entry(*inode).or_insert(Unfound {
                 since: round,
-                retry_in: round + 1,
+                retry_in: None,
                 wait: 1,
                 seen: round,
             });
             // Only when every table has been read since is the search over; until then it goes on next round.
+            unfound.retry_in = Some(round + 1);
             if oldest_reading >= unfound.since {
-                unfound.retry_in = round + unfound.wait;
+                unfound.retry_in = (*memory > 0).then_some(round + unfound.wait);
+                unfound.since = round + unfound.wait;
                 unfound.wait = (unfound.wait * 2).min(RETRY_ROUNDS_MAX);
-                unfound.since = unfound.retry_in;
-            } else {
-                unfound.retry_in = round + 1;
             }
         }
     }
@@ -305,9 +305,10 @@ impl Owners {
         let round = self.round;
         if let Some(table) = self.tables.get_mut(&table) {
             table.end = table.end.max(fd + 1);
+            table.has_held = true;
         }
         if self.holders.get(&inode).is_none_or(|holder| self.is_older(table, holder.table)) {
-            self.holders.insert(inode, Holder { table, fd, seen: round, found: round });
+            self.holders.insert(inode, Holder { table, fd, seen: round, found: round, cookie: 0 });
         }
     }
 

@@ -1,0 +1,96 @@
+//! From sums to rows: which processes and cgroups are shown, with their names.
+
+use std::time::Duration;
+
+use super::cgroups::Cgroups;
+use super::outcome::Outcomes;
+use super::owners::Owners;
+use super::proc_root::ProcRoot;
+use super::process;
+use crate::account::{Account, ProcessId};
+use crate::sample::{CgroupRow, OTHER, ProcessName, ProcessRow, SocketSums, Source};
+use crate::select::Selection;
+
+/// Rows of the samples before, and where names are read.
+#[derive(Debug)]
+pub struct Rows {
+    root: ProcRoot,
+    cgroups: Cgroups,
+    page_size: u64,
+    process_selection: Selection<ProcessId>,
+    cgroup_selection: Selection<u64>,
+}
+
+impl Rows {
+    /// Rows for whatever holds at least `min_memory` bytes, at most `limit` of each kind.
+    pub fn new(root: ProcRoot, cgroups: Cgroups, page_size: u64, min_memory: u64, limit: usize) -> Self {
+        Self {
+            root,
+            cgroups,
+            page_size,
+            process_selection: Selection::new(min_memory, limit),
+            cgroup_selection: Selection::new(min_memory, limit),
+        }
+    }
+
+    /// Rows of processes, largest first, and how many found no place. Whatever has no row is in the last one.
+    pub fn processes(&mut self, account: &Account, owners: &Owners, now: Duration) -> (Vec<ProcessRow>, u64) {
+        // A row without any socket left stays for a while too, as long as its process lives.
+        let idle: Vec<ProcessId> = self
+            .process_selection
+            .shown()
+            .filter(|id| !account.processes.contains_key(id) && owners.pid(*id).is_some())
+            .collect();
+        let candidates = account.processes.iter().map(|(id, sums)| (*id, sums.memory));
+        let chosen = self.process_selection.choose(candidates.chain(idle.into_iter().map(|id| (id, 0))), now);
+        let mut left = account.processes.clone();
+        let mut rows: Vec<ProcessRow> = Vec::with_capacity(chosen.keys.len() + 1);
+        for id in chosen.keys {
+            // One that has exited since the dump is counted with the others.
+            let Some(pid) = owners.pid(id) else { continue };
+            let Some(comm) = process::comm(&self.root, pid) else { continue };
+            rows.push(ProcessRow {
+                name: ProcessName::One { pid, comm },
+                sums: left.remove(&id).unwrap_or_default(),
+                resident_memory: process::resident_memory(&self.root, pid, self.page_size),
+                info: Some(process::info(&self.root, pid)),
+            });
+        }
+        let mut others = SocketSums::default();
+        left.values().for_each(|sums| others.merge(sums));
+        rows.push(ProcessRow { name: ProcessName::Other, sums: others, resident_memory: None, info: None });
+        (rows, chosen.truncated)
+    }
+
+    /// Rows of cgroups, largest first, the rest last; none where there is no cgroup2.
+    pub fn cgroups(&mut self, account: &Account, now: Duration, outcomes: &mut Outcomes) -> Vec<CgroupRow> {
+        if self.cgroups.mount().is_none() {
+            return Vec::new();
+        }
+        let candidates = account.cgroups.iter().map(|(id, sums)| (*id, sums.memory));
+        let chosen = self.cgroup_selection.choose(candidates, now);
+        outcomes.note(Source::Cgroups, self.cgroups.resolve(&chosen.keys));
+        let mut left = account.cgroups.clone();
+        let mut rows: Vec<CgroupRow> = chosen
+            .keys
+            .iter()
+            .map(|id| {
+                let sums = left.remove(id).unwrap_or_default();
+                let sock_memory = self.cgroups.sock_memory(*id);
+                CgroupRow {
+                    path: self.cgroups.path(*id),
+                    memory: sums.memory,
+                    receive_queue: sums.receive_queue,
+                    sock_memory: outcomes.note(Source::Cgroups, sock_memory).flatten(),
+                }
+            })
+            .collect();
+        rows.push(CgroupRow {
+            path: OTHER.to_owned(),
+            memory: left.values().map(|sums| sums.memory).sum(),
+            receive_queue: left.values().map(|sums| sums.receive_queue).sum(),
+            sock_memory: None,
+        });
+        rows
+    }
+}
