@@ -1,0 +1,137 @@
+//! Asking the running daemon whether it is well, for container health checks.
+
+use super::listen::Listen;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// From connecting to the end of the answer. The answer costs the daemon microseconds; the usual health
+/// check of a container gives up after some seconds itself.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How much of the answer is read: its status line and its one line of text fit many times.
+const MAX_ANSWER: u64 = 4096;
+
+const REQUEST: &[u8] = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\
+    User-Agent: skmem-exporter-healthcheck\r\nConnection: close\r\n\r\n";
+
+/// Why the daemon is not known to be healthy. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthcheckError {
+    /// Nobody answers there.
+    #[error("no answer from {address}: {error}; is the exporter running, and listening there?")]
+    Unreachable {
+        /// Where it was asked.
+        address: String,
+        /// What went wrong.
+        error: io::Error,
+    },
+    /// It answers, and says that it is not well.
+    #[error("{address} answered {status}: {body}")]
+    Unhealthy {
+        /// Where it was asked.
+        address: String,
+        /// Status code and reason.
+        status: String,
+        /// First line of the answer.
+        body: String,
+    },
+    /// Something answers that is not the exporter.
+    #[error("what listens on {address} does not speak HTTP; is --web.listen-address the exporter's?")]
+    NotHttp {
+        /// Where it was asked.
+        address: String,
+    },
+}
+
+/// Asks `/-/healthy` of the exporter that listens on `listen`. `Ok` is the line to print.
+pub async fn healthcheck(listen: &Listen) -> Result<String, HealthcheckError> {
+    let (host, port) = target(listen);
+    let address = Listen::Host(host.clone(), port).to_string();
+    let unreachable = |error| HealthcheckError::Unreachable { address: address.clone(), error };
+    let asked = timeout(TIMEOUT, async {
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        ask(stream).await
+    });
+    let Ok(answer) = asked.await else {
+        let error = format!("none within {} s", TIMEOUT.as_secs());
+        return Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, error)));
+    };
+    let answer = answer.map_err(unreachable)?;
+    judge(&answer, address)
+}
+
+/// The address to ask: a daemon that listens everywhere also listens on loopback.
+fn target(listen: &Listen) -> (String, u16) {
+    match listen {
+        Listen::AllInterfaces(port) => (Ipv4Addr::LOCALHOST.to_string(), *port),
+        Listen::Host(host, port) => match host.parse() {
+            Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => (Ipv4Addr::LOCALHOST.to_string(), *port),
+            Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => (Ipv6Addr::LOCALHOST.to_string(), *port),
+            _ => (host.clone(), *port),
+        },
+    }
+}
+
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<u8>> {
+    stream.write_all(REQUEST).await?;
+    let mut answer = Vec::new();
+    match stream.take(MAX_ANSWER).read_to_end(&mut answer).await {
+        // A connection that is reset after the answer has been answered.
+        Err(error) if answer.is_empty() => Err(error),
+        _ => Ok(answer),
+    }
+}
+
+fn judge(answer: &[u8], address: String) -> Result<String, HealthcheckError> {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let mut status_line = head.lines().next().unwrap_or_default().splitn(2, ' ');
+    let status = match (status_line.next(), status_line.next()) {
+        (Some(version), Some(status)) if version.starts_with("HTTP/") => status.trim().to_owned(),
+        _ => return Err(HealthcheckError::NotHttp { address }),
+    };
+    match status.split(' ').next() {
+        Some("200") => Ok(format!("{address} is healthy")),
+        Some("401") => Ok(format!(
+            "{address} is alive; it asks for a password (basic_auth_users), so its health is not known"
+        )),
+        _ => {
+            let body = body.lines().next().unwrap_or_default().trim().to_owned();
+            Err(HealthcheckError::Unhealthy { address, status, body })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_to_ask() {
+        let host = |host: &str| target(&Listen::Host(host.to_owned(), 7)).0;
+        assert_eq!(target(&Listen::AllInterfaces(7)), ("127.0.0.1".to_owned(), 7));
+        assert_eq!(host("0.0.0.0"), "127.0.0.1");
+        assert_eq!(host("::"), "::1");
+        assert_eq!(host("192.0.2.1"), "192.0.2.1");
+        assert_eq!(host("localhost"), "localhost");
+    }
+
+    #[test]
+    fn answers() {
+        let judge = |answer: &str| judge(answer.as_bytes(), "a:1".to_owned()).map_err(|e| e.to_string());
+        assert_eq!(judge("HTTP/1.1 200 OK\r\nx: y\r\n\r\nhealthy\n"), Ok("a:1 is healthy".to_owned()));
+        assert!(judge("HTTP/1.1 401 Unauthorized\r\n\r\n").unwrap().contains("alive"));
+        let unhealthy = judge("HTTP/1.1 503 Service Unavailable\r\n\r\nunhealthy: no tick for 90 s\n");
+        assert_eq!(
+            unhealthy.unwrap_err(),
+            "a:1 answered 503 Service Unavailable: unhealthy: no tick for 90 s"
+        );
+        for other in ["", "SSH-2.0-OpenSSH_9.9\r\n", "\u{15}\u{3}\u{3}"] {
+            assert!(judge(other).unwrap_err().contains("does not speak HTTP"), "{other:?}");
+        }
+    }
+}

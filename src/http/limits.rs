@@ -1,0 +1,113 @@
+//! How much a client may take, and how often one was refused for taking more.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// From the first byte of a request to the end of its headers, and from connecting to the first request.
+/// A scraper sends its headers in one packet; ten seconds forgive a very bad path.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From the end of a request's headers to the last byte of the answer. As long as three default scrape
+/// timeouts: whoever reads more slowly has given up already.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection may stay open between requests. A little more than the five minutes after which
+/// Prometheus closes an idle connection itself: were we first, its next scrape could meet a closing socket.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(330);
+
+/// From connecting to the end of the TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Request line and headers together. Browsers with cookies of a whole domain send a few KiB, and the
+/// longest basic authentication we accept is far below that.
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// Headers in one request. A browser behind two proxies sends about forty.
+pub const MAX_HEADERS: usize = 100;
+
+/// Open connections on all listeners together. Each costs a file descriptor and some 20 KiB (a few times that
+/// with TLS); a unit's default of 1024 descriptors must also hold what a sample opens.
+pub const MAX_CONNECTIONS: usize = 256;
+
+/// Requests at once on one HTTP/2 connection. A scraper uses one, a browser with the status page a few.
+pub const MAX_STREAMS: u32 = 16;
+
+/// Logins that wait for the one bcrypt that may run. At ten hashes a second the last of them waits for as long
+/// as it is worth waiting ([`RESPONSE_TIMEOUT`] kills it anyway).
+pub const MAX_WAITING_LOGINS: usize = 64;
+
+/// From the request to stop until every connection is cut. Open scrapes need milliseconds; a second is what
+/// a restart may cost, and this leaves a part of it to the rest of the program.
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_millis(900);
+
+/// The limits of one server. The defaults are the constants of this module; tests choose smaller ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// [`HEADER_TIMEOUT`]
+    pub header_timeout: Duration,
+    /// [`RESPONSE_TIMEOUT`]
+    pub response_timeout: Duration,
+    /// [`IDLE_TIMEOUT`]
+    pub idle_timeout: Duration,
+    /// [`HANDSHAKE_TIMEOUT`]
+    pub handshake_timeout: Duration,
+    /// [`MAX_CONNECTIONS`]
+    pub max_connections: usize,
+    /// [`SHUTDOWN_LIMIT`]
+    pub shutdown: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_timeout: HEADER_TIMEOUT,
+            response_timeout: RESPONSE_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            max_connections: MAX_CONNECTIONS,
+            shutdown: SHUTDOWN_LIMIT,
+        }
+    }
+}
+
+/// A number that only grows and that any thread may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// The number so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What was refused since start, and why.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// Scrapes beyond `--web.max-requests`.
+    pub over_max_requests: Counter,
+    /// Connections beyond [`MAX_CONNECTIONS`].
+    pub over_max_connections: Counter,
+    /// Requests whose headers took longer than [`HEADER_TIMEOUT`], and connections that sent none.
+    pub header_timeout: Counter,
+    /// Requests beyond [`MAX_HEADER_BYTES`] or [`MAX_HEADERS`].
+    pub header_too_large: Counter,
+    /// Answers that were not read within [`RESPONSE_TIMEOUT`].
+    pub response_timeout: Counter,
+    /// TLS handshakes that failed: no TLS at all, no common version, a client certificate we do not take,
+    /// or a web configuration file that cannot be used.
+    pub tls_handshake: Counter,
+    /// Requests without the right user and password.
+    pub unauthorized: Counter,
+    /// Logins beyond [`MAX_WAITING_LOGINS`].
+    pub over_waiting_logins: Counter,
+    /// Requests beyond `rate_limit` of the web configuration file.
+    pub rate_limited: Counter,
+    /// Requests answered with 500 because the web configuration file cannot be used.
+    pub bad_web_config: Counter,
+}
