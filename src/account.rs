@@ -148,20 +148,26 @@ mod tests {
         #[test]
         fn sums_are_preserved(owned in proptest::collection::vec((socket(), owner()), 0..60)) {
             let mut account = Account::default();
-            owned.iter().for_each(|(socket, owner)| account.add(socket, *owner));
+            for (socket, owner) in &owned {
+                account.add(socket, *owner);
+            }
             let total: i64 = owned.iter().map(|(socket, _)| socket.memory()).sum();
             prop_assert_eq!(account.attributed.iter().sum::<i64>(), total);
             prop_assert_eq!(account.states.iter().sum::<u64>(), owned.len() as u64);
             prop_assert_eq!(account.classes.iter().sum::<u64>(), owned.len() as u64);
 
             let mut rows = SocketSums::default();
-            account.processes.values().for_each(|sums| rows.merge(sums));
+            for sums in account.processes.values() {
+                rows.merge(sums);
+            }
             let [process, accept_queue, ..] = account.attributed;
             prop_assert_eq!(rows.memory, process + accept_queue);
             prop_assert_eq!(rows.accept_queue_memory, accept_queue);
 
             let mut reversed = Account::default();
-            owned.iter().rev().for_each(|(socket, owner)| reversed.add(socket, *owner));
+            for (socket, owner) in owned.iter().rev() {
+                reversed.add(socket, *owner);
+            }
             prop_assert_eq!(account, reversed);
         }
     }

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod http;
 pub mod identity;
 pub mod kernel;

@@ -1,2 +1,55 @@
-//! The program.
-fn main() {}
+//! The program: command line in, exit code out.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use skmem_exporter::cli::{Cli, Command};
+use skmem_exporter::config::{self, Config};
+use skmem_exporter::{daemon, http, logging};
+
+/// Bad flags or settings; clap uses the same.
+const BAD_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let (command, flags) = Cli::parse().into_parts();
+    let loaded = match config::load(flags, std::env::vars_os()) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    match command {
+        Command::CheckConfig => {
+            print!("{}", config::effective(&loaded));
+            ExitCode::SUCCESS
+        }
+        Command::Healthcheck => healthcheck(&loaded.config),
+        Command::Serve => match logging::init(loaded.config.log) {
+            Ok(()) => daemon::run(&loaded.config),
+            Err(error) => {
+                eprintln!("cannot set up logging: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn healthcheck(config: &Config) -> ExitCode {
+    let listen = config.web.listen_addresses.first().map(daemon::to_listen);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (Some(listen), Ok(runtime)) = (listen, runtime) else {
+        eprintln!("nothing to ask: no --web.listen-address");
+        return ExitCode::FAILURE;
+    };
+    match runtime.block_on(http::healthcheck(&listen)) {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

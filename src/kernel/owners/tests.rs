@@ -47,7 +47,7 @@ impl FakeProc {
 
     /// One round over a dump that shows `inodes`, each holding `memory`; the pid found for each.
     fn round_of(&mut self, inodes: &[u32], memory: i64) -> Vec<Option<u32>> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let pids = ProcRoot::new(self.directory.path()).pids().unwrap();
         self.owners.begin(&pids, deadline).unwrap();
         let first: Vec<Lookup> = inodes
@@ -210,7 +210,7 @@ fn a_socket_shown_twice_is_told_from_sockets_that_share_an_inode() {
     host.process(10, 1, &[(3, 700)]);
     host.round(&[700]);
     let pids = [10];
-    host.owners.begin(&pids, Instant::now() + Duration::from_secs(60)).unwrap();
+    host.owners.begin(&pids, Instant::now() + Duration::from_mins(1)).unwrap();
     assert_eq!(host.owners.sight(700, 5), Sighting::First);
     assert_eq!(host.owners.sight(700, 5), Sighting::Duplicate);
     assert_eq!(host.owners.sight(700, 6), Sighting::Unknown);
