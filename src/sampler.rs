@@ -67,7 +67,7 @@ pub fn start(
             let reading = read();
             let (next, skipped) = next_tick(tick, interval, Instant::now());
             publication.absorb(reading, skipped);
-            publish.send_replace(Arc::new(publication.exposed.clone()));
+            publish.send_replace(Arc::new(publication.exposed().clone()));
             heartbeat.beat();
             tick = next;
             match stop.recv_timeout(tick.saturating_duration_since(Instant::now())) {
@@ -91,14 +91,20 @@ fn next_tick(tick: Instant, interval: Duration, now: Instant) -> (Instant, u64) 
 
 /// What is exposed, carried from sample to sample.
 #[derive(Default)]
-struct Publication {
+pub struct Publication {
     exposed: Exposed,
     faults: FaultLog<Source, Reason>,
 }
 
 impl Publication {
-    /// Takes in an attempt. An incomplete one leaves the newest complete sample, with its time, as it is.
-    fn absorb(&mut self, reading: Reading, skipped: u64) {
+    /// What to expose now.
+    pub fn exposed(&self) -> &Exposed {
+        &self.exposed
+    }
+
+    /// Takes in an attempt, at which `skipped` ticks were due already. An incomplete one leaves the newest complete sample,
+    /// with its time, as it is.
+    pub fn absorb(&mut self, reading: Reading, skipped: u64) {
         let Reading { host, sample, outcomes, stages, namespaces } = reading;
         self.note_faults(&outcomes);
         let exporter = &mut self.exposed.exporter;

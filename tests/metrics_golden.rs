@@ -4,6 +4,10 @@
 #[allow(dead_code)]
 mod support;
 
+#[path = "support/host.rs"]
+#[allow(dead_code)]
+mod host;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -50,9 +54,27 @@ fn before_the_first_sample_in_classic_text() {
     golden::check("tests/golden/metrics_nothing.classic.txt", &stable(&fixture::nothing(), Format::Classic));
 }
 
+#[test]
+fn a_recorded_host_in_openmetrics() {
+    golden::check(
+        "tests/golden/metrics_recorded.openmetrics.txt",
+        &stable(&host::exposed(), Format::OpenMetrics),
+    );
+}
+
+#[test]
+fn a_recorded_host_in_classic_text() {
+    golden::check("tests/golden/metrics_recorded.classic.txt", &stable(&host::exposed(), Format::Classic));
+}
+
 /// The hosts that other tools judge.
-fn hosts() -> [(&'static str, Exposed); 3] {
-    [("busy", fixture::busy()), ("everything", fixture::everything().0), ("nothing", fixture::nothing())]
+fn hosts() -> [(&'static str, Exposed); 4] {
+    [
+        ("busy", fixture::busy()),
+        ("everything", fixture::everything().0),
+        ("nothing", fixture::nothing()),
+        ("recorded", host::exposed()),
+    ]
 }
 
 /// Runs a tool that the test cannot do without.
