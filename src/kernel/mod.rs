@@ -127,11 +127,11 @@ impl<D: SockDiag> Kernel<D> {
         let mut host = host::host_figures(&self.root, self.page_size, &mut outcomes);
         watch.stop(Stage::Host);
 
-        let pids = outcomes.note(Source::Owners, self.root.pids()).unwrap_or_default();
-        let found = self.find_namespaces(&pids, &mut outcomes);
+        let pids = self.root.pids();
+        let found = self.find_namespaces(pids.as_deref().unwrap_or_default(), &mut outcomes);
         watch.stop(Stage::Namespaces);
 
-        let began = self.owners.begin(&pids, deadline);
+        let began = pids.and_then(|pids| self.owners.begin(&pids, deadline));
         watch.stop(Stage::Owners);
 
         let timestamp = unix_seconds(SystemTime::now());

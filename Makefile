@@ -1,0 +1,49 @@
+# Two commands for a fresh machine: `make run` and `make test`. `make help` lists the rest.
+
+CARGO ?= cargo
+TOOLS := target/tools/bin
+DENY_VERSION := 0.20.2
+
+.PHONY: help run build test tools fmt clippy unit doc deny bench bless clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Build and start the daemon; it prints its URL
+	exec target/release/skmem-exporter
+
+build: ## Build the release binary
+	$(CARGO) build --release --locked
+
+test: tools fmt clippy unit doc deny ## Everything: fmt, clippy, all tests, docs, licences
+	@echo "make test: everything passed"
+
+tools: ## Install what the tests need from Debian's packages, or say what is missing
+	scripts/test-tools
+
+fmt: ## Check the formatting
+	$(CARGO) fmt --check
+
+clippy: ## Lint, warnings are errors
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+unit: ## Unit, property, golden and live tests
+	$(CARGO) test --locked
+
+doc: ## Check the API documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items
+
+deny: $(TOOLS)/cargo-deny ## Check licences and sources of all dependencies
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(CARGO) deny --offline check bans licenses sources
+
+$(TOOLS)/cargo-deny:
+	$(CARGO) install --quiet --root target/tools --locked cargo-deny@$(DENY_VERSION)
+
+bench: ## Measure against the bare kernel and the neighbours (root; a few minutes)
+	$(CARGO) bench --locked --bench sample
+
+bless: ## Rewrite goldens and generated documents after a change that is meant
+	BLESS=1 $(CARGO) test --locked
+
+clean: ## Remove everything built
+	$(CARGO) clean
