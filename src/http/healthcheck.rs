@@ -1,12 +1,21 @@
 //! Asking the running daemon whether it is well, for container health checks.
 
 use super::listen::Listen;
+use super::web_config::{WebConfigError, wants_tls};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 /// From connecting to the end of the answer. The answer costs the daemon microseconds; the usual health
 /// check of a container gives up after some seconds itself.
@@ -39,6 +48,9 @@ pub enum HealthcheckError {
         /// First line of the answer.
         body: String,
     },
+    /// How to ask cannot be told.
+    #[error(transparent)]
+    WebConfig(#[from] WebConfigError),
     /// Something answers that is not the exporter.
     #[error("what listens on {address} does not speak HTTP; is --web.listen-address the exporter's?")]
     NotHttp {
@@ -47,21 +59,93 @@ pub enum HealthcheckError {
     },
 }
 
-/// Asks `/-/healthy` of the exporter that listens on `listen`. `Ok` is the line to print.
-pub async fn healthcheck(listen: &Listen) -> Result<String, HealthcheckError> {
+/// Asks `/-/healthy` of the exporter that listens on `listen`, and speaks TLS to it if the web configuration
+/// file asks for that. `Ok` is the line to print.
+///
+/// The certificate is not verified: it names the host as scrapers know it, which is not how it is asked here,
+/// and nothing secret is sent. A daemon that wants to know who is asking before it answers is alive.
+pub async fn healthcheck(listen: &Listen, web_config: Option<&Path>) -> Result<String, HealthcheckError> {
+    let tls = web_config.map_or(Ok(false), wants_tls)?;
     let (host, port) = target(listen);
     let address = Listen::Host(host.clone(), port).to_string();
     let unreachable = |error| HealthcheckError::Unreachable { address: address.clone(), error };
     let asked = timeout(TIMEOUT, async {
         let stream = TcpStream::connect((host.as_str(), port)).await?;
-        ask(stream).await
+        if tls { ask(connect_tls(stream).await?).await } else { ask(stream).await }
     });
-    let Ok(answer) = asked.await else {
-        let error = format!("none within {} s", TIMEOUT.as_secs());
-        return Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, error)));
-    };
-    let answer = answer.map_err(unreachable)?;
-    judge(&answer, address)
+    match asked.await {
+        Ok(Ok(answer)) => judge(&answer, address),
+        Ok(Err(error)) if wants_certificate(&error) => Ok(format!(
+            "{address} is alive; it asks for a client certificate (client_auth_type), so its health is not known"
+        )),
+        Ok(Err(error)) => Err(unreachable(error)),
+        Err(_) => {
+            let error = format!("none within {} s", TIMEOUT.as_secs());
+            Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, error)))
+        }
+    }
+}
+
+async fn connect_tls(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(ring::default_provider());
+    let anybody = Anybody(provider.signature_verification_algorithms.supported_schemes());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(anybody))
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// Whether a handshake failed because we have no certificate to show.
+fn wants_certificate(error: &io::Error) -> bool {
+    use rustls::AlertDescription::{BadCertificate, CertificateRequired, HandshakeFailure};
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(
+        error,
+        Some(rustls::Error::AlertReceived(CertificateRequired | BadCertificate | HandshakeFailure))
+    )
+}
+
+/// Takes any certificate, with these signature schemes.
+#[derive(Debug)]
+struct Anybody(Vec<SignatureScheme>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.clone()
+    }
 }
 
 /// The address to ask: a daemon that listens everywhere also listens on loopback.
@@ -77,7 +161,8 @@ fn target(listen: &Listen) -> (String, u16) {
 }
 
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<u8>> {
-    stream.write_all(REQUEST).await?;
+    // If writing fails, reading says why: a refused handshake ends in an alert.
+    let _ = stream.write_all(REQUEST).await;
     let mut answer = Vec::new();
     match stream.take(MAX_ANSWER).read_to_end(&mut answer).await {
         // A connection that is reset after the answer has been answered.

@@ -2,19 +2,28 @@
 //! it is handed the newest [`Exposed`] and a function that renders it.
 
 mod activity;
+mod client_cert;
 mod exposition;
+mod gate;
 mod healthcheck;
 pub mod limits;
 mod listen;
+mod logins;
 mod negotiate;
+mod rate_limit;
+mod reload;
 mod routes;
 mod server;
+mod tls;
+mod web_config;
 
 pub use healthcheck::{HealthcheckError, healthcheck};
 pub use listen::{Listen, ListenError, bind, from_systemd};
 pub use negotiate::{Format, MediaType, accepts_gzip, media_type};
+pub use reload::WebConfigFile;
 pub use routes::{PathError, Settings, router};
 pub use server::{ServeError, Server, serve};
+pub use web_config::WebConfigError;
 
 use crate::sample::Exposed;
 use axum::http::{HeaderMap, HeaderName};

@@ -1,12 +1,13 @@
 //! Accepting connections, running them within their limits, and ending all of them in time.
 
 use super::Client;
+use super::WebConfigFile;
 use super::activity::{Activity, Guarded, InFlight, Phase, Tracked};
+use super::gate::{Gate, Rules};
 use super::limits::{Limits, MAX_HEADER_BYTES, MAX_HEADERS, MAX_STREAMS, Refusals};
 use super::routes::ScrapePermit;
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -20,11 +21,13 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 /// After a failed accept (too many open files, no memory): time for some to be closed. Without a pause the
@@ -35,6 +38,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     /// The routes.
     pub router: Router,
+    /// TLS, passwords and the like (`--web.config.file`).
+    pub web_config: Option<WebConfigFile>,
     /// How much clients may take.
     pub limits: Limits,
     /// Where it is counted when they wanted more.
@@ -47,6 +52,9 @@ pub enum ServeError {
     /// A listener broke.
     #[error("a listening socket can no longer be used: {0}; restart the exporter")]
     Listener(#[from] io::Error),
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers, which checking passwords needs; is /dev/urandom there?")]
+    Random,
 }
 
 /// Serves until `shutdown`, then answers what has been asked, and returns within [`Limits::shutdown`].
@@ -58,10 +66,8 @@ pub async fn serve(
     let limit = server.limits.shutdown;
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
-    let result = {
-        let core = Arc::new(Core::new(server));
-        accept_all(&listeners, &core, &mut connections, &stopped, shutdown).await
-    };
+    let core = Arc::new(Core::new(server)?);
+    let result = accept_all(&listeners, &core, &mut connections, &stopped, shutdown).await;
     drop(listeners);
     drop(stop);
     if timeout(limit, async { while connections.join_next().await.is_some() {} }).await.is_err() {
@@ -132,15 +138,17 @@ async fn accept_any(listeners: &[TcpListener], first: usize) -> io::Result<(TcpS
 /// What all connections share.
 struct Core {
     router: Router,
+    gate: Gate,
     limits: Limits,
     refusals: Arc<Refusals>,
     places: Arc<Semaphore>,
 }
 
 impl Core {
-    fn new(server: Server) -> Self {
-        let Server { router, limits, refusals } = server;
-        Self { router, limits, refusals, places: Arc::new(Semaphore::new(limits.max_connections)) }
+    fn new(server: Server) -> Result<Self, ServeError> {
+        let Server { router, web_config, limits, refusals } = server;
+        let gate = Gate::new(web_config, Arc::clone(&refusals)).map_err(|_| ServeError::Random)?;
+        Ok(Self { router, gate, limits, refusals, places: Arc::new(Semaphore::new(limits.max_connections)) })
     }
 
     async fn connection(
@@ -152,8 +160,24 @@ impl Core {
     ) {
         // An answer is one write; waiting to fill a packet would only delay its end.
         let _ = stream.set_nodelay(true);
-        let client = Client::new(peer, false);
-        self.speak(stream, client, false, stopped).await;
+        let Some(file) = self.gate.file.as_ref().filter(|file| file.tls()) else {
+            return self.speak(stream, Client::new(peer, false), false, stopped).await;
+        };
+        let mut stopping = stopped.clone();
+        let handshake = tokio::select! {
+            handshake = timeout(self.limits.handshake_timeout, handshake(stream, file)) => handshake,
+            _ = stopping.changed() => return,
+        };
+        match handshake.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+            Ok((stream, verified)) => {
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                self.speak(stream, Client::new(peer, verified), http2, stopped).await;
+            }
+            Err(error) => {
+                self.refusals.tls_handshake.add();
+                tracing::debug!(%peer, %error, "TLS handshake failed");
+            }
+        }
     }
 
     /// Speaks HTTP until the client leaves, a limit is reached, or the server stops.
@@ -211,17 +235,63 @@ impl Core {
         client: Client,
         in_flight: InFlight,
     ) -> Response<Tracked> {
-        let mut request = request.map(Body::new);
         let client = client.with_headers(request.headers());
-        request.extensions_mut().insert(client);
-        let Ok(mut response) = self.router.clone().oneshot(request).await;
+        let (rules, mut response) = match self.gate.rules() {
+            Some(rules) => {
+                let response = self.pass(&rules, request, client).await;
+                (rules, response)
+            }
+            None => (Rules::default(), self.gate.closed()),
+        };
+        rules.decorate(response.headers_mut());
         if let Some(permit) = response.extensions_mut().remove::<ScrapePermit>() {
             in_flight.hold(permit);
         }
-        let headers = response.headers_mut();
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         response.map(|body| Tracked::new(body, in_flight))
+    }
+
+    async fn pass(&self, rules: &Rules, request: Request<Incoming>, mut client: Client) -> Response<Body> {
+        if let Some(response) = self.gate.refuse(rules, request.headers(), &mut client).await {
+            return response;
+        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(client);
+        let Ok(response) = self.router.clone().oneshot(request).await;
+        response
+    }
+}
+
+/// The TLS stream, and whether the client has shown a certificate that was verified.
+async fn handshake(stream: TcpStream, file: &WebConfigFile) -> io::Result<(TlsStream<TcpStream>, bool)> {
+    /// The type of a record that begins a handshake, the first byte of every TLS connection.
+    const HANDSHAKE: u8 = 22;
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
+        return Err(refuse_plain_http(stream).await);
+    }
+    let config = file.current();
+    let tls = config.as_ref().and_then(|config| config.tls.as_ref());
+    // The cause has been logged.
+    let tls = tls.ok_or_else(|| io::Error::other("the web configuration file cannot be used"))?;
+    let stream = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await?;
+    let shown = stream.get_ref().1.peer_certificates().is_some();
+    Ok((stream, shown && tls.verifies_clients))
+}
+
+/// A scraper with the wrong scheme should read why it gets nothing.
+async fn refuse_plain_http(mut stream: TcpStream) -> io::Error {
+    let answer = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
+        this port speaks TLS (tls_server_config of the web configuration file); use https\n";
+    // Its request is read first: closing with bytes unread would reset the connection before the answer.
+    let mut request = [0; 4096];
+    let refused = async {
+        let _ = stream.read(&mut request).await?;
+        stream.write_all(answer).await?;
+        stream.shutdown().await
+    };
+    match refused.await {
+        Ok(()) => io::Error::other("the client does not speak TLS"),
+        Err(error) => error,
     }
 }
 

@@ -19,7 +19,7 @@ fn huge() -> Exposed {
 async fn too_many_scrapes() {
     let settings = Settings { max_requests: 1, ..Settings::default() };
     let limits = Limits { response_timeout: Duration::from_secs(1), ..Limits::default() };
-    let server = Setup { exposed: huge(), settings, limits }.start().await;
+    let server = Setup { exposed: huge(), settings, limits, ..Setup::default() }.start().await;
     // Asks and does not read: the scrape goes on, although its body was rendered long ago.
     let mut slow = server.connect().await;
     slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();

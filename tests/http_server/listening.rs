@@ -108,18 +108,18 @@ fn systemd_passed_something_else() {
 async fn asks_for_health() {
     let server = Setup::default().start().await;
     let address = server.address;
-    assert_eq!(healthcheck(&host(address)).await.unwrap(), format!("{address} is healthy"));
+    assert_eq!(healthcheck(&host(address), None).await.unwrap(), format!("{address} is healthy"));
     *server.health.lock().unwrap() = Health::Unhealthy("no tick for 90 s".to_owned());
-    let error = healthcheck(&host(address)).await.unwrap_err().to_string();
+    let error = healthcheck(&host(address), None).await.unwrap_err().to_string();
     assert_eq!(error, format!("{address} answered 503 Service Unavailable: unhealthy: no tick for 90 s"));
     server.stop().await;
-    let error = healthcheck(&host(address)).await.unwrap_err().to_string();
+    let error = healthcheck(&host(address), None).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("no answer from {address}: Connection refused")), "{error}");
 
     // Takes the connection and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let begin = Instant::now();
-    let error = healthcheck(&host(silent.local_addr().unwrap())).await.unwrap_err().to_string();
+    let error = healthcheck(&host(silent.local_addr().unwrap()), None).await.unwrap_err().to_string();
     assert!(error.contains("none within"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(6));
 }

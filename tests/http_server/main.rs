@@ -2,8 +2,14 @@
 // Helpers of tests are tests too; and nothing outside this program can reach them.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod bad_files;
+mod certificates;
+mod client_certs;
 mod limits;
 mod listening;
+mod passwords;
+mod reloading;
 mod scraping;
 mod stopping;
 mod support;
+mod tls;

@@ -1,9 +1,12 @@
 //! A server on a free port, and clients that speak bytes.
 
 use skmem_exporter::http::limits::{Limits, Refusals};
-use skmem_exporter::http::{Format, Health, Listen, Server, Settings, State, bind, router, serve};
+use skmem_exporter::http::{
+    Format, Health, Listen, Server, Settings, State, WebConfigFile, bind, router, serve,
+};
 use skmem_exporter::sample::{Exposed, Sample};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,11 +61,17 @@ pub struct Setup {
     pub exposed: Exposed,
     pub settings: Settings,
     pub limits: Limits,
+    pub web_config: Option<PathBuf>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { exposed: exposed(1.0), settings: Settings::default(), limits: Limits::default() }
+        Self {
+            exposed: exposed(1.0),
+            settings: Settings::default(),
+            limits: Limits::default(),
+            web_config: None,
+        }
     }
 }
 
@@ -84,7 +93,8 @@ impl Setup {
         let state = State { exposed, render, health: Arc::new(move || asked.lock().unwrap().clone()) };
         let refusals = Arc::new(Refusals::default());
         let router = router(&state, self.settings, Arc::clone(&refusals)).unwrap();
-        let server = Server { router, limits: self.limits, refusals: Arc::clone(&refusals) };
+        let web_config = self.web_config.map(|path| WebConfigFile::load(path).unwrap());
+        let server = Server { router, web_config, limits: self.limits, refusals: Arc::clone(&refusals) };
         let listeners = bind(&[Listen::Host("127.0.0.1".to_owned(), 0)]).await.unwrap();
         let address = listeners[0].local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
