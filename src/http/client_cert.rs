@@ -1,14 +1,16 @@
 //! Which client certificates are taken.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use tokio_rustls::rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
 };
@@ -24,6 +26,40 @@ pub(super) enum Demand {
     Required,
 }
 
+/// Who must have signed a client certificate.
+#[derive(Debug)]
+pub(super) enum Issuers {
+    /// Anybody.
+    Any,
+    /// One of those the file names.
+    Named(RootCertStore),
+    /// One of those this host trusts: what Go takes if the file names none.
+    Host(RootCertStore),
+}
+
+/// Where distributions keep the authorities their hosts trust.
+pub(super) const HOST_AUTHORITIES: [&str; 5] = [
+    // Debian, Alpine, Arch
+    "/etc/ssl/certs/ca-certificates.crt",
+    // Fedora, RHEL
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    // SUSE
+    "/etc/ssl/ca-bundle.pem",
+    // BusyBox and other small systems
+    "/etc/ssl/cert.pem",
+];
+
+/// The first of `files` that holds a usable authority, and its authorities.
+pub(super) fn host_authorities(files: &[&str]) -> Option<(PathBuf, RootCertStore)> {
+    files.iter().find_map(|file| {
+        let pem = std::fs::read(file).ok()?;
+        let mut roots = RootCertStore::empty();
+        let (usable, _) = roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
+        (usable > 0).then(|| (PathBuf::from(file), roots))
+    })
+}
+
 /// A client authentication policy: whether a certificate must be shown, who must have signed it, and for whom
 /// it must be.
 #[derive(Debug)]
@@ -31,6 +67,7 @@ pub(super) struct ClientPolicy {
     demand: Demand,
     /// `None`: any certificate is taken, if the client can prove that it has the key.
     issuer: Option<Arc<dyn ClientCertVerifier>>,
+    chosen: bool,
     allowed_sans: Option<Vec<String>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -38,24 +75,35 @@ pub(super) struct ClientPolicy {
 impl ClientPolicy {
     pub(super) fn new(
         demand: Demand,
-        roots: Option<RootCertStore>,
+        issuers: Issuers,
         allowed_sans: Option<Vec<String>>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, String> {
-        let issuer = roots
-            .map(|roots| {
-                let provider = Arc::clone(provider);
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()
-            })
+        let builder =
+            |roots| WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+        let (builder, chosen) = match issuers {
+            Issuers::Any => (None, false),
+            Issuers::Named(roots) => (Some(builder(roots)), true),
+            // Telling each client a hundred names would only bloat the handshake.
+            Issuers::Host(roots) => (Some(builder(roots).clear_root_hint_subjects()), false),
+        };
+        let issuer = builder
+            .map(ClientCertVerifierBuilder::build)
             .transpose()
             .map_err(|error| format!("client certificates cannot be verified ({error})"))?;
         let algorithms = provider.signature_verification_algorithms;
-        Ok(Self { demand, issuer, allowed_sans, algorithms })
+        Ok(Self { demand, issuer, chosen, allowed_sans, algorithms })
     }
 
-    /// Whether a certificate that got through is known to be genuine.
-    pub(super) fn verifies(&self) -> bool {
-        self.issuer.is_some()
+    /// Whether who shows a certificate that gets through is known to be somebody in particular. The authorities
+    /// that a host trusts sign for everybody.
+    pub(super) fn identifies(&self) -> bool {
+        self.chosen
+    }
+
+    /// Whether a certificate of [`Issuers::Host`] lets a client in.
+    pub(super) fn takes_host_authorities(&self) -> bool {
+        self.issuer.is_some() && !self.chosen
     }
 }
 
@@ -131,5 +179,28 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
             address.ok().map(|address| address.to_canonical().to_string())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_of_the_host() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+        let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let (empty, bad) = (file("empty", ""), file("bad", damaged));
+        let good = file("good", &format!("{damaged}{certificate}"));
+        let (path, roots) = host_authorities(&["/nonexistent", &empty, &bad, &good]).unwrap();
+        assert_eq!((path.to_str(), roots.len()), (Some(good.as_str()), 1));
+        assert!(host_authorities(&["/nonexistent", &empty, &bad]).is_none());
     }
 }

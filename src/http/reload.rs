@@ -80,6 +80,13 @@ impl WebConfigFile {
         let path = path.into();
         let (seen, result) = read(&path);
         let config = result?;
+        if config.tls.as_ref().is_some_and(|tls| tls.takes_host_authorities) {
+            tracing::warn!(
+                file = %path.display(),
+                "client certificates of every authority this host trusts are taken; \
+                 name the right ones with client_ca_file"
+            );
+        }
         let tls = config.tls.is_some();
         Ok(Self { path, tls, state: Mutex::new(State { seen, result: Ok(config) }) })
     }

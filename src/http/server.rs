@@ -275,7 +275,7 @@ async fn handshake(stream: TcpStream, file: &WebConfigFile) -> io::Result<(TlsSt
     let tls = tls.ok_or_else(|| io::Error::other("the web configuration file cannot be used"))?;
     let stream = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await?;
     let shown = stream.get_ref().1.peer_certificates().is_some();
-    Ok((stream, shown && tls.verifies_clients))
+    Ok((stream, shown && tls.identifies_clients))
 }
 
 /// A scraper with the wrong scheme should read why it gets nothing.

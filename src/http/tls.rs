@@ -1,6 +1,6 @@
 //! `tls_server_config` of the web configuration file, as rustls wants it.
 
-use super::client_cert::{ClientPolicy, Demand};
+use super::client_cert::{ClientPolicy, Demand, HOST_AUTHORITIES, Issuers, host_authorities};
 use super::web_config::{Critic, Text, TlsSection, WebConfigError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +17,10 @@ use tokio_rustls::rustls::{
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     pub(super) config: Arc<ServerConfig>,
-    /// Whether a certificate that a client shows has been verified.
-    pub(super) verifies_clients: bool,
+    /// Whether a certificate that a client shows has been verified to be of an authority chosen for that.
+    pub(super) identifies_clients: bool,
+    /// Whether one of any authority that this host trusts lets a client in.
+    pub(super) takes_host_authorities: bool,
 }
 
 /// The TLS versions of Go's names that rustls has.
@@ -52,8 +54,9 @@ pub(super) fn build(
 
     let versions = versions(section, critic)?;
     let provider = Arc::new(provider(section, &versions, critic)?);
-    let policy = client_policy(section, authorities, &provider, critic)?;
-    let verifies_clients = policy.as_ref().is_some_and(ClientPolicy::verifies);
+    let policy = client_policy(section, authorities, &provider, critic, named)?;
+    let identifies_clients = policy.as_ref().is_some_and(ClientPolicy::identifies);
+    let takes_host_authorities = policy.as_ref().is_some_and(ClientPolicy::takes_host_authorities);
     let fault = |error: &rustls::Error| match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
             key.fault(critic, "this key does not belong to the certificate; give the pair".to_owned())
@@ -71,7 +74,7 @@ pub(super) fn build(
     config.ignore_client_order = section.prefer_server_cipher_suites.unwrap_or(true);
     config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
     config.alpn_protocols.push(b"http/1.1".to_vec());
-    Ok(Tls { config: Arc::new(config), verifies_clients })
+    Ok(Tls { config: Arc::new(config), identifies_clients, takes_host_authorities })
 }
 
 /// Reads what is inline or in a file.
@@ -239,6 +242,7 @@ fn client_policy(
     authorities: Option<Pem>,
     provider: &Arc<CryptoProvider>,
     critic: Critic<'_>,
+    named: &mut Vec<PathBuf>,
 ) -> Result<Option<ClientPolicy>, WebConfigError> {
     let key = "tls_server_config.client_auth_type";
     let kind = section.client_auth_type.get().map_or("NoClientCert", |kind| kind.value.as_str());
@@ -276,10 +280,14 @@ fn client_policy(
         let line = Some(sans.referenced.line());
         return Err(critic.fault(line, "tls_server_config.client_allowed_sans", problem));
     }
-    let roots = match (verifies, authorities) {
+    let issuers = match (verifies, authorities) {
         (true, None) => {
-            let problem = format!("{kind} needs client_ca or client_ca_file to verify with; add one");
-            return Err(critic.fault(section.client_auth_type.line(), key, problem));
+            let Some((path, roots)) = host_authorities(&HOST_AUTHORITIES) else {
+                let problem = format!("{kind} needs client_ca or client_ca_file to verify with; add one");
+                return Err(critic.fault(section.client_auth_type.line(), key, problem));
+            };
+            named.push(path);
+            Issuers::Host(roots)
         }
         (true, Some(pem)) => {
             let mut roots = RootCertStore::empty();
@@ -288,14 +296,14 @@ fn client_policy(
                     pem.fault(critic, format!("a certificate in it cannot be used ({error}); remove it"))
                 })?;
             }
-            Some(roots)
+            Issuers::Named(roots)
         }
         // Not needed, but a file that is no certificate is a mistake all the same.
-        (false, Some(pem)) => pem.chain(critic).map(|_| None)?,
-        (false, None) => None,
+        (false, Some(pem)) => pem.chain(critic).map(|_| Issuers::Any)?,
+        (false, None) => Issuers::Any,
     };
     let allowed = sans.map(|sans| sans.value.clone());
-    ClientPolicy::new(demand, roots, allowed, provider)
+    ClientPolicy::new(demand, issuers, allowed, provider)
         .map(Some)
         .map_err(|error| critic.fault(section.client_auth_type.line(), key, error))
 }

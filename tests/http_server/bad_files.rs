@@ -102,8 +102,6 @@ const FILES: &[(&str, &[&str])] = &[
         "+client_auth_type: RequireAnyClientCert\n  client_allowed_sans: []\n",
         &["line 5, tls_server_config.client_allowed_sans", "refuse every client"],
     ),
-    ("+client_auth_type: RequireAndVerifyClientCert\n", &["needs client_ca or client_ca_file"]),
-    ("+client_auth_type: VerifyClientCertIfGiven\n", &["needs client_ca or client_ca_file"]),
     (
         "+client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: none.pem\n",
         &["line 5, tls_server_config.client_ca_file", "none.pem cannot be read"],

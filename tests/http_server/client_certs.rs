@@ -49,6 +49,23 @@ async fn policies() {
     }
 }
 
+/// Where no authority is named, those count that the host trusts, and ours is none of them.
+#[tokio::test]
+async fn authorities_of_the_host() {
+    let place = Place::new();
+    let config = place.tls(&["client_auth_type: VerifyClientCertIfGiven"]);
+    match WebConfigFile::load(&config) {
+        Ok(_) => {
+            let server = Setup { web_config: Some(config), ..Setup::default() }.start().await;
+            let pair = Some(place.authority.client(Vec::new()));
+            assert!(place.client().is_served(server.address).await);
+            assert!(!Client { pair, ..place.client() }.is_served(server.address).await);
+        }
+        // A host, or an image, without any.
+        Err(error) => assert!(error.to_string().contains("needs client_ca or client_ca_file"), "{error}"),
+    }
+}
+
 #[tokio::test]
 async fn allowed_names() {
     let place = Place::new();
