@@ -6,17 +6,10 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command as Clap, FromArgMatches, Pa
 
 use crate::config::Allowed;
 use crate::config::settings::{SETTINGS, Setting};
+use crate::metrics::BUILD;
 
-/// Version of the package.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Revision the build was told of by `SKMEM_REVISION`.
-pub const REVISION: &str = match option_env!("SKMEM_REVISION") {
-    Some(revision) => revision,
-    None => "unknown",
-};
-
-static VERSION_LINE: LazyLock<String> = LazyLock::new(|| format!("{VERSION} (revision {REVISION})"));
+static VERSION_LINE: LazyLock<String> =
+    LazyLock::new(|| format!("{} (revision {})", BUILD.version, BUILD.revision));
 
 /// Prometheus exporter that says which process holds the host's TCP memory, and why.
 #[derive(Debug, Parser)]
@@ -185,6 +178,6 @@ mod tests {
     #[test]
     fn says_its_version_and_revision() {
         let version = Cli::command().render_version();
-        assert!(version.contains(VERSION) && version.contains(REVISION), "{version}");
+        assert!(version.contains(BUILD.version) && version.contains(BUILD.revision), "{version}");
     }
 }

@@ -1,6 +1,7 @@
 //! The daemon: everything put together, from settings to the end of the last scrape.
 
 use std::io;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 
@@ -9,14 +10,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info};
 
-use crate::cli::REVISION;
-use crate::config::{Config, ListenAddress, NetnsScope};
-use crate::http::{self, Health, Listen, ListenError, PathError, ServeError};
+use crate::config::{Config, NetnsScope};
+use crate::http::limits::{Limits, Refusals};
+use crate::http::{self, Health, ListenError, PathError, ServeError, WebConfigError, WebConfigFile};
 use crate::kernel::error::Error as KernelError;
 use crate::kernel::facts::Facts;
 use crate::kernel::proc_root::ProcRoot;
 use crate::kernel::{Kernel, Scope, text};
-use crate::metrics;
+use crate::metrics::{self, BUILD};
 use crate::sample::{Capability, Exposed};
 use crate::sampler::{self, Heartbeat, SAMPLE_DEADLINE};
 
@@ -35,6 +36,9 @@ pub enum Failure {
     /// The telemetry path cannot be served.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// The web configuration file asks for something that cannot be done.
+    #[error(transparent)]
+    WebConfig(#[from] WebConfigError),
     /// A listener broke.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -50,7 +54,13 @@ pub fn run(config: &Config) -> ExitCode {
         .enable_all()
         .build()
         .map_err(Failure::from);
-    match runtime.and_then(|runtime| runtime.block_on(serve(config))) {
+    let result = runtime.and_then(|runtime| {
+        let result = runtime.block_on(serve(config));
+        // A body that is still being rendered on the blocking pool has nobody left to read it.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!(error = %failure, "ended");
@@ -62,19 +72,21 @@ pub fn run(config: &Config) -> ExitCode {
 async fn serve(config: &Config) -> Result<(), Failure> {
     let root = ProcRoot::new(&config.procfs);
     root.parse("self/net/sockstat", text::sockstat).map_err(Failure::Procfs)?;
+    let web_config = config.web.config_file.clone().map(WebConfigFile::load).transpose()?;
     let listeners = listen(config).await?;
 
     let (publish, exposed) = watch::channel(Arc::new(Exposed::default()));
     let heartbeat = Heartbeat::new(config.sample_interval);
-    let refusals = Arc::default();
+    let refusals = Arc::<Refusals>::default();
     let settings = http::Settings {
         telemetry_path: config.web.telemetry_path.clone(),
         max_requests: config.web.max_requests.get(),
     };
-    let state = http::State { exposed, render, health: health(&heartbeat) };
+    let state = http::State { exposed, render: metrics::render, health: health(&heartbeat) };
     let router = http::router(&state, settings, Arc::clone(&refusals))?;
 
-    say_hello(config, &root, &listeners)?;
+    let scheme = if web_config.as_ref().is_some_and(WebConfigFile::tls) { "https" } else { "http" };
+    say_hello(config, &root, &urls(&listeners, scheme, &config.web.telemetry_path)?);
     let mut kernel = Kernel::new(&Scope {
         procfs: &config.procfs,
         cgroupfs: &config.cgroupfs,
@@ -85,9 +97,17 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     });
     // Dropping `stop` ends the loop; it is not waited for, because a sample may take longer than we may take to end.
     let (_stop, stopped) = mpsc::channel();
-    sampler::start(move || kernel.sample(), config.sample_interval, publish, heartbeat, stopped)?;
+    let turned_away = Arc::clone(&refusals);
+    sampler::start(
+        move || kernel.sample(),
+        move || turned_away.counts(),
+        config.sample_interval,
+        publish,
+        heartbeat,
+        stopped,
+    )?;
 
-    let server = http::Server { router, limits: http::limits::Limits::default(), refusals };
+    let server = http::Server { router, web_config, limits: Limits::default(), refusals };
     http::serve(listeners, server, shutdown()?).await?;
     info!("ended by signal");
     Ok(())
@@ -97,25 +117,7 @@ async fn listen(config: &Config) -> Result<Vec<TcpListener>, ListenError> {
     if config.web.systemd_socket {
         return http::from_systemd();
     }
-    let addresses: Vec<Listen> = config.web.listen_addresses.iter().map(to_listen).collect();
-    http::bind(&addresses).await
-}
-
-/// An address as the http room takes it.
-pub fn to_listen(address: &ListenAddress) -> Listen {
-    match address {
-        ListenAddress::AllInterfaces { port } => Listen::AllInterfaces(*port),
-        ListenAddress::Socket(address) => Listen::Host(address.ip().to_string(), address.port()),
-        ListenAddress::Name { host, port } => Listen::Host(host.clone(), *port),
-    }
-}
-
-fn render(exposed: &Exposed, format: http::Format) -> String {
-    let format = match format {
-        http::Format::OpenMetrics => metrics::Format::OpenMetrics,
-        http::Format::Classic => metrics::Format::Classic,
-    };
-    metrics::render(exposed, format)
+    http::bind(&config.web.listen_addresses).await
 }
 
 fn health(heartbeat: &Heartbeat) -> Arc<dyn Fn() -> Health + Send + Sync> {
@@ -126,27 +128,34 @@ fn health(heartbeat: &Heartbeat) -> Arc<dyn Fn() -> Health + Send + Sync> {
     })
 }
 
+/// Where to point a scraper, for the line at start.
+fn urls(listeners: &[TcpListener], scheme: &str, path: &str) -> io::Result<String> {
+    let mut urls = Vec::new();
+    for listener in listeners {
+        let address = listener.local_addr()?;
+        let host = match address.ip() {
+            ip if ip.is_unspecified() => "localhost".to_owned(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+            IpAddr::V4(ip) => ip.to_string(),
+        };
+        urls.push(format!("{scheme}://{host}:{}{path}", address.port()));
+    }
+    Ok(urls.join(" "))
+}
+
 /// One line with what this host allows, and what is missing with its cure.
-fn say_hello(config: &Config, root: &ProcRoot, listeners: &[TcpListener]) -> Result<(), Failure> {
+fn say_hello(config: &Config, root: &ProcRoot, urls: &str) {
     let facts = Facts::gather(root, &config.cgroupfs);
     let capabilities: Vec<&str> = Capability::ALL
         .iter()
         .zip(facts.capabilities)
         .filter_map(|(capability, is_effective)| is_effective.then_some(capability.label()))
         .collect();
-    let mut urls = Vec::new();
-    for listener in listeners {
-        let address = listener.local_addr()?;
-        let host =
-            if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() };
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        urls.push(format!("http://{host}:{}{}", address.port(), config.web.telemetry_path));
-    }
     let missing = facts.missing();
     info!(
-        url = urls.join(" "),
-        version = env!("CARGO_PKG_VERSION"),
-        revision = REVISION,
+        url = urls,
+        version = BUILD.version,
+        revision = BUILD.revision,
         interval = %humantime::format_duration(config.sample_interval),
         kernel = facts.kernel,
         cgroups = facts.cgroups,
@@ -156,7 +165,6 @@ fn say_hello(config: &Config, root: &ProcRoot, listeners: &[TcpListener]) -> Res
         missing = if missing.is_empty() { "nothing".to_owned() } else { missing.join("; ") },
         "serving"
     );
-    Ok(())
 }
 
 fn shutdown() -> io::Result<impl Future<Output = ()>> {

@@ -36,13 +36,12 @@ fn main() -> ExitCode {
 }
 
 fn healthcheck(config: &Config) -> ExitCode {
-    let listen = config.web.listen_addresses.first().map(daemon::to_listen);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let (Some(listen), Ok(runtime)) = (listen, runtime) else {
+    let (Some(listen), Ok(runtime)) = (config.web.listen_addresses.first(), runtime) else {
         eprintln!("nothing to ask: no --web.listen-address");
         return ExitCode::FAILURE;
     };
-    match runtime.block_on(http::healthcheck(&listen)) {
+    match runtime.block_on(http::healthcheck(listen, config.web.config_file.as_deref())) {
         Ok(line) => {
             println!("{line}");
             ExitCode::SUCCESS

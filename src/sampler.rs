@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use crate::kernel::outcome::Outcomes;
 use crate::kernel::{Reading, myself};
 use crate::logging::{FaultEvent, FaultLog};
-use crate::sample::{Exposed, Reason, Source, Stage};
+use crate::sample::{Exposed, Reason, Refusal, Source, Stage};
 
 /// How long a sample may take. A cold walk reads ten million fds in this time; whatever takes longer hangs.
 pub const SAMPLE_DEADLINE: Duration = Duration::from_secs(30);
@@ -52,9 +52,11 @@ impl Heartbeat {
 }
 
 /// Starts the loop on a thread: samples at once and then every `interval`, until `stop` gets a message or its sender is
-/// dropped. A tick that comes while a sample still runs is skipped and counted.
+/// dropped. A tick that comes while a sample still runs is skipped and counted. `refusals` says what the web server has
+/// turned away.
 pub fn start(
     mut read: impl FnMut() -> Reading + Send + 'static,
+    refusals: impl Fn() -> [u64; Refusal::ALL.len()] + Send + 'static,
     interval: Duration,
     publish: watch::Sender<Arc<Exposed>>,
     heartbeat: Heartbeat,
@@ -67,6 +69,7 @@ pub fn start(
             let reading = read();
             let (next, skipped) = next_tick(tick, interval, Instant::now());
             publication.absorb(reading, skipped);
+            publication.exposed.exporter.refusals = refusals();
             publish.send_replace(Arc::new(publication.exposed().clone()));
             heartbeat.beat();
             tick = next;
@@ -236,7 +239,9 @@ mod tests {
             std::thread::sleep(Duration::from_millis(12));
             reading(count, None)
         };
-        let thread = start(read, Duration::from_millis(5), publish, heartbeat.clone(), stopped).unwrap();
+        let thread =
+            start(read, Default::default, Duration::from_millis(5), publish, heartbeat.clone(), stopped)
+                .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(exposed.wait_for(|exposed| exposed.host.tcp_memory >= Some(3))).unwrap();
         drop(stop);

@@ -7,7 +7,7 @@ mod host;
 use skmem_exporter::sample::{OwnerClass, ProcessName, ProcessRow, Sample, Source, TcpState};
 
 fn row<'a>(sample: &'a Sample, wanted: &ProcessName) -> &'a ProcessRow {
-    sample.processes.iter().find(|row| row.name == *wanted).unwrap()
+    sample.processes.iter().find(|row| row.name == *wanted).expect("its row")
 }
 
 #[test]

@@ -36,21 +36,6 @@ impl ListenAddress {
         }
     }
 
-    /// What to bind, best first: the first that the host supports is enough.
-    ///
-    /// The IPv6 wildcard of [`ListenAddress::AllInterfaces`] is meant with `IPV6_V6ONLY` off. Go on to the next
-    /// candidate when the address family is missing, not when the port is taken.
-    pub fn candidates(&self) -> io::Result<Vec<SocketAddr>> {
-        match self {
-            Self::AllInterfaces { port } => Ok(vec![
-                SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)),
-                SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port)),
-            ]),
-            Self::Socket(address) => Ok(vec![*address]),
-            Self::Name { host, port } => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
-        }
-    }
-
     /// Where a client on this host reaches the listener: a wildcard is no address to connect to.
     pub fn local(&self) -> io::Result<Vec<SocketAddr>> {
         let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()));
@@ -59,7 +44,8 @@ impl ListenAddress {
             Self::AllInterfaces { .. } => Ok(vec![v4, v6]),
             Self::Socket(address) if address.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ok(vec![v4]),
             Self::Socket(address) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ok(vec![v6]),
-            other => other.candidates(),
+            Self::Socket(address) => Ok(vec![*address]),
+            Self::Name { host, port } => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
         }
     }
 
@@ -186,19 +172,18 @@ mod tests {
     }
 
     #[test]
-    fn knows_what_to_bind_and_where_to_call() {
-        fn check(input: &str, bind: &[&str], call: &[&str]) {
+    fn knows_where_to_call() {
+        fn check(input: &str, call: &[&str]) {
             let address: ListenAddress = input.parse().unwrap();
-            let text = |list: Vec<SocketAddr>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-            assert_eq!(text(address.candidates().unwrap()), bind, "{input}");
-            assert_eq!(text(address.local().unwrap()), call, "{input}");
+            let local: Vec<String> = address.local().unwrap().iter().map(ToString::to_string).collect();
+            assert_eq!(local, call, "{input}");
         }
-        check(":10477", &["[::]:10477", "0.0.0.0:10477"], &["127.0.0.1:10477", "[::1]:10477"]);
-        check("0.0.0.0:1", &["0.0.0.0:1"], &["127.0.0.1:1"]);
-        check("[::]:1", &["[::]:1"], &["[::1]:1"]);
-        check("192.0.2.1:1", &["192.0.2.1:1"], &["192.0.2.1:1"]);
+        check(":10477", &["127.0.0.1:10477", "[::1]:10477"]);
+        check("0.0.0.0:1", &["127.0.0.1:1"]);
+        check("[::]:1", &["[::1]:1"]);
+        check("192.0.2.1:1", &["192.0.2.1:1"]);
         let localhost: ListenAddress = "localhost:1".parse().unwrap();
-        assert!(localhost.candidates().unwrap().iter().all(|address| address.ip().is_loopback()));
+        assert!(localhost.local().unwrap().iter().all(|address| address.ip().is_loopback()));
     }
 
     #[test]

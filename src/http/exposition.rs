@@ -1,7 +1,7 @@
 //! The bodies of `/metrics`: rendered once per published sample and format, whoever asks and however often.
 
 use super::State;
-use super::negotiate::Format;
+use crate::metrics::Format;
 use crate::sample::Exposed;
 use axum::body::Bytes;
 use flate2::{Compression, write::GzEncoder};

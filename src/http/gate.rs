@@ -7,6 +7,7 @@ use super::rate_limit::Bucket;
 use super::reload::WebConfigFile;
 use super::routes::text;
 use super::web_config::WebConfig;
+use crate::sample::Refusal;
 use axum::body::Body;
 use axum::http::header::{
     AUTHORIZATION, HeaderMap, HeaderValue, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -45,7 +46,7 @@ impl Gate {
 
     /// The answer to a request without usable rules. It is never let through.
     pub(super) fn closed(&self) -> Response<Body> {
-        self.refusals.bad_web_config.add();
+        self.refusals.add(Refusal::BadWebConfig);
         let body = "the web configuration file cannot be used; the exporter's log says why\n";
         text(StatusCode::INTERNAL_SERVER_ERROR, body)
     }
@@ -61,7 +62,7 @@ impl Gate {
         if let Some(limit) = config.rate_limit
             && !self.bucket.allows(limit, Instant::now())
         {
-            self.refusals.rate_limited.add();
+            self.refusals.add(Refusal::RateLimited);
             let body = "too many requests (rate_limit of the web configuration file)\n";
             return Some(text(StatusCode::TOO_MANY_REQUESTS, body));
         }
@@ -78,13 +79,13 @@ impl Gate {
                 None
             }
             Login::Wrong => {
-                self.refusals.unauthorized.add();
+                self.refusals.add(Refusal::Unauthorized);
                 let mut response = text(StatusCode::UNAUTHORIZED, "a user and a password are needed\n");
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
                 Some(response)
             }
             Login::Busy => {
-                self.refusals.over_waiting_logins.add();
+                self.refusals.add(Refusal::OverWaitingLogins);
                 let mut response =
                     text(StatusCode::SERVICE_UNAVAILABLE, "too many passwords are waiting to be checked\n");
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -1,9 +1,8 @@
 //! Asking the running daemon whether it is well, for container health checks.
 
-use super::listen::Listen;
 use super::web_config::{WebConfigError, wants_tls};
+use crate::config::ListenAddress;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,13 +63,17 @@ pub enum HealthcheckError {
 ///
 /// The certificate is not verified: it names the host as scrapers know it, which is not how it is asked here,
 /// and nothing secret is sent. A daemon that wants to know who is asking before it answers is alive.
-pub async fn healthcheck(listen: &Listen, web_config: Option<&Path>) -> Result<String, HealthcheckError> {
+pub async fn healthcheck(
+    listen: &ListenAddress,
+    web_config: Option<&Path>,
+) -> Result<String, HealthcheckError> {
     let tls = web_config.map_or(Ok(false), wants_tls)?;
-    let (host, port) = target(listen);
-    let address = Listen::Host(host.clone(), port).to_string();
+    let unresolved = |error| HealthcheckError::Unreachable { address: listen.to_string(), error };
+    let targets = listen.local().map_err(unresolved)?;
+    let address = targets.first().map_or_else(|| listen.to_string(), ToString::to_string);
     let unreachable = |error| HealthcheckError::Unreachable { address: address.clone(), error };
     let asked = timeout(TIMEOUT, async {
-        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        let stream = TcpStream::connect(targets.as_slice()).await?;
         if tls { ask(connect_tls(stream).await?).await } else { ask(stream).await }
     });
     match asked.await {
@@ -148,18 +151,6 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// The address to ask: a daemon that listens everywhere also listens on loopback.
-fn target(listen: &Listen) -> (String, u16) {
-    match listen {
-        Listen::AllInterfaces(port) => (Ipv4Addr::LOCALHOST.to_string(), *port),
-        Listen::Host(host, port) => match host.parse() {
-            Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => (Ipv4Addr::LOCALHOST.to_string(), *port),
-            Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => (Ipv6Addr::LOCALHOST.to_string(), *port),
-            _ => (host.clone(), *port),
-        },
-    }
-}
-
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<u8>> {
     // If writing fails, reading says why: a refused handshake ends in an alert.
     let _ = stream.write_all(REQUEST).await;
@@ -194,16 +185,6 @@ fn judge(answer: &[u8], address: String) -> Result<String, HealthcheckError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn where_to_ask() {
-        let host = |host: &str| target(&Listen::Host(host.to_owned(), 7)).0;
-        assert_eq!(target(&Listen::AllInterfaces(7)), ("127.0.0.1".to_owned(), 7));
-        assert_eq!(host("0.0.0.0"), "127.0.0.1");
-        assert_eq!(host("::"), "::1");
-        assert_eq!(host("192.0.2.1"), "192.0.2.1");
-        assert_eq!(host("localhost"), "localhost");
-    }
 
     #[test]
     fn answers() {

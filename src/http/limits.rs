@@ -1,5 +1,6 @@
 //! How much a client may take, and how often one was refused for taking more.
 
+use crate::sample::Refusal;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -70,44 +71,23 @@ impl Default for Limits {
     }
 }
 
-/// A number that only grows and that any thread may read.
+/// What was refused since start, by reason. Any thread may add and read.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub struct Refusals([AtomicU64; Refusal::ALL.len()]);
 
-impl Counter {
-    /// Adds one.
-    pub(super) fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
+impl Refusals {
+    /// Counts one.
+    pub(super) fn add(&self, refusal: Refusal) {
+        self.0[refusal as usize].fetch_add(1, Relaxed);
     }
 
-    /// The number so far.
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
+    /// How many for this reason.
+    pub fn get(&self, refusal: Refusal) -> u64 {
+        self.0[refusal as usize].load(Relaxed)
     }
-}
 
-/// What was refused since start, and why.
-#[derive(Debug, Default)]
-pub struct Refusals {
-    /// Scrapes beyond `--web.max-requests`.
-    pub over_max_requests: Counter,
-    /// Connections beyond [`MAX_CONNECTIONS`].
-    pub over_max_connections: Counter,
-    /// Requests whose headers took longer than [`HEADER_TIMEOUT`], and connections that sent none.
-    pub header_timeout: Counter,
-    /// Requests beyond [`MAX_HEADER_BYTES`] or [`MAX_HEADERS`].
-    pub header_too_large: Counter,
-    /// Answers that were not read within [`RESPONSE_TIMEOUT`].
-    pub response_timeout: Counter,
-    /// TLS handshakes that failed: no TLS at all, no common version, a client certificate we do not take,
-    /// or a web configuration file that cannot be used.
-    pub tls_handshake: Counter,
-    /// Requests without the right user and password.
-    pub unauthorized: Counter,
-    /// Logins beyond [`MAX_WAITING_LOGINS`].
-    pub over_waiting_logins: Counter,
-    /// Requests beyond `rate_limit` of the web configuration file.
-    pub rate_limited: Counter,
-    /// Requests answered with 500 because the web configuration file cannot be used.
-    pub bad_web_config: Counter,
+    /// All of them, by position in [`Refusal::ALL`].
+    pub fn counts(&self) -> [u64; Refusal::ALL.len()] {
+        Refusal::ALL.map(|refusal| self.get(refusal))
+    }
 }

@@ -1,8 +1,8 @@
 //! Getting sockets to listen on: bound by address, or handed over by systemd.
 
+use crate::config::ListenAddress;
 use listenfd::ListenFd;
 use rustix::net::sockopt::{set_ipv6_v6only, socket_acceptconn};
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -10,25 +10,6 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 /// Connections the kernel holds until they are accepted. Accepting takes microseconds, so this is only ever
 /// used by a burst of clients; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 128;
-
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// `:10477`: IPv6 and IPv4 on all interfaces.
-    AllInterfaces(u16),
-    /// `host:10477`: a name or an address, IPv6 without brackets.
-    Host(String, u16),
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AllInterfaces(port) => write!(f, ":{port}"),
-            Self::Host(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Host(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
-}
 
 /// Why there is no socket to listen on.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +76,7 @@ fn bind_cure(address: &str, error: &io::Error) -> String {
 }
 
 /// Binds every address, or none.
-pub async fn bind(addresses: &[Listen]) -> Result<Vec<TcpListener>, ListenError> {
+pub async fn bind(addresses: &[ListenAddress]) -> Result<Vec<TcpListener>, ListenError> {
     if addresses.is_empty() {
         return Err(ListenError::None);
     }
@@ -103,8 +84,9 @@ pub async fn bind(addresses: &[Listen]) -> Result<Vec<TcpListener>, ListenError>
     for listen in addresses {
         let failed = |error| ListenError::Bind { address: listen.to_string(), error };
         listeners.push(match listen {
-            Listen::AllInterfaces(port) => bind_all_interfaces(*port, bind_one).map_err(failed)?,
-            Listen::Host(host, port) => bind_one(resolve(host, *port).await?).map_err(failed)?,
+            ListenAddress::AllInterfaces { port } => bind_all_interfaces(*port, bind_one).map_err(failed)?,
+            ListenAddress::Socket(address) => bind_one(*address).map_err(failed)?,
+            ListenAddress::Name { host, port } => bind_one(resolve(host, *port).await?).map_err(failed)?,
         });
     }
     Ok(listeners)
@@ -112,8 +94,7 @@ pub async fn bind(addresses: &[Listen]) -> Result<Vec<TcpListener>, ListenError>
 
 /// One address of a host name: its first IPv4 address if it has any, as other exporters choose it.
 async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ListenError> {
-    let failed =
-        |error| ListenError::Resolve { address: Listen::Host(host.to_owned(), port).to_string(), error };
+    let failed = |error| ListenError::Resolve { address: format!("{host}:{port}"), error };
     let found: Vec<_> = lookup_host((host, port)).await.map_err(failed)?.collect();
     let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
     chosen.ok_or_else(|| failed(io::Error::new(ErrorKind::NotFound, "no address")))
@@ -182,12 +163,5 @@ mod tests {
         }
         let in_use = bind_all_interfaces(0, |_| Err(io::Error::from_raw_os_error(libc::EADDRINUSE)));
         assert_eq!(in_use.unwrap_err().kind(), ErrorKind::AddrInUse);
-    }
-
-    #[test]
-    fn addresses_as_they_are_written() {
-        assert_eq!(Listen::AllInterfaces(10477).to_string(), ":10477");
-        assert_eq!(Listen::Host("localhost".to_owned(), 1).to_string(), "localhost:1");
-        assert_eq!(Listen::Host("::1".to_owned(), 1).to_string(), "[::1]:1");
     }
 }

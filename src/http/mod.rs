@@ -18,13 +18,14 @@ mod tls;
 mod web_config;
 
 pub use healthcheck::{HealthcheckError, healthcheck};
-pub use listen::{Listen, ListenError, bind, from_systemd};
-pub use negotiate::{Format, MediaType, accepts_gzip, media_type};
+pub use listen::{ListenError, bind, from_systemd};
+pub use negotiate::{MediaType, accepts_gzip, media_type};
 pub use reload::WebConfigFile;
 pub use routes::{PathError, Settings, router};
 pub use server::{ServeError, Server, serve};
 pub use web_config::WebConfigError;
 
+use crate::metrics::Format;
 use crate::sample::Exposed;
 use axum::http::{HeaderMap, HeaderName};
 use std::net::{IpAddr, SocketAddr};

@@ -5,15 +5,7 @@
 
 use std::cmp::Ordering;
 
-/// The two exposition formats a body may be rendered in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Format {
-    /// OpenMetrics text.
-    OpenMetrics,
-    /// The Prometheus text format 0.0.4.
-    Classic,
-}
+use crate::metrics::Format;
 
 /// What `Content-Type` says of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

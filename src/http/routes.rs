@@ -4,6 +4,7 @@ use super::exposition::Exposition;
 use super::limits::Refusals;
 use super::negotiate::{accepts_gzip, media_type};
 use super::{Health, State};
+use crate::sample::Refusal;
 use axum::Router;
 use axum::body::Body;
 use axum::extract;
@@ -104,7 +105,7 @@ fn check_path(path: &str) -> Result<(), PathError> {
 
 async fn scrape(extract::State(app): Shared, headers: HeaderMap) -> Response<Body> {
     let Ok(permit) = Arc::clone(&app.scrapes).try_acquire_owned() else {
-        app.refusals.over_max_requests.add();
+        app.refusals.add(Refusal::OverMaxRequests);
         let most = app.settings.max_requests;
         let body = format!(
             "{most} scrapes are being answered and --web.max-requests allows no more; \

@@ -6,6 +6,7 @@ use super::activity::{Activity, Guarded, InFlight, Phase, Tracked};
 use super::gate::{Gate, Rules};
 use super::limits::{Limits, MAX_HEADER_BYTES, MAX_HEADERS, MAX_STREAMS, Refusals};
 use super::routes::ScrapePermit;
+use crate::sample::Refusal;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
@@ -100,7 +101,7 @@ async fn accept_all(
         match accepted {
             Ok((stream, peer)) => {
                 let Ok(place) = Arc::clone(&core.places).try_acquire_owned() else {
-                    core.refusals.over_max_connections.add();
+                    core.refusals.add(Refusal::OverMaxConnections);
                     continue;
                 };
                 connections.spawn(Arc::clone(core).connection(stream, peer, stopped.clone(), place));
@@ -174,7 +175,7 @@ impl Core {
                 self.speak(stream, Client::new(peer, verified), http2, stopped).await;
             }
             Err(error) => {
-                self.refusals.tls_handshake.add();
+                self.refusals.add(Refusal::TlsHandshake);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
             }
         }
@@ -212,16 +213,16 @@ impl Core {
         let peer = client.peer;
         match (activity.expired(), result) {
             (Some(Phase::Head), _) => {
-                self.refusals.header_timeout.add();
+                self.refusals.add(Refusal::HeaderTimeout);
                 tracing::debug!(%peer, "closed: the request did not come in time");
             }
             (Some(Phase::Busy), _) => {
-                self.refusals.response_timeout.add();
+                self.refusals.add(Refusal::ResponseTimeout);
                 tracing::debug!(%peer, "closed: the answer was not read in time");
             }
             (None, Err(error)) => {
                 if error.is_parse_too_large() {
-                    self.refusals.header_too_large.add();
+                    self.refusals.add(Refusal::HeaderTooLarge);
                 }
                 tracing::debug!(%peer, %error, "connection ended");
             }

@@ -21,16 +21,6 @@ pub enum Format {
     Classic,
 }
 
-impl Format {
-    /// The `Content-Type` to serve it with. Prometheus 3 refuses a scrape without one it knows.
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
-        }
-    }
-}
-
 /// The whole exposition of `exposed` in `format`.
 pub fn render(exposed: &Exposed, format: Format) -> String {
     match format {

@@ -5,8 +5,9 @@ use crate::support::*;
 use axum::extract::Extension;
 use axum::routing::get as on_get;
 use rcgen::SanType;
+use skmem_exporter::config::ListenAddress;
 use skmem_exporter::http::limits::{Limits, Refusals};
-use skmem_exporter::http::{Client as Asking, Listen, Server, WebConfigFile, bind, serve};
+use skmem_exporter::http::{Client as Asking, Server, WebConfigFile, bind, serve};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -112,7 +113,7 @@ async fn who_is_asking(web_config: Option<WebConfigFile>) -> SocketAddr {
     );
     let server =
         Server { router, web_config, limits: Limits::default(), refusals: Arc::new(Refusals::default()) };
-    let listeners = bind(&[Listen::AllInterfaces(0)]).await.unwrap();
+    let listeners = bind(&[ListenAddress::AllInterfaces { port: 0 }]).await.unwrap();
     let port = listeners[0].local_addr().unwrap().port();
     tokio::spawn(serve(listeners, server, std::future::pending()));
     SocketAddr::from(([127, 0, 0, 1], port))

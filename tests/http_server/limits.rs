@@ -3,6 +3,7 @@
 use crate::support::*;
 use skmem_exporter::http::Settings;
 use skmem_exporter::http::limits::{Limits, MAX_HEADER_BYTES, MAX_HEADERS};
+use skmem_exporter::sample::Refusal;
 use skmem_exporter::sample::{Exposed, HostFigures};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
@@ -28,11 +29,11 @@ async fn too_many_scrapes() {
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("--web.max-requests"), "{}", answer.text());
     assert_eq!(answer.header("retry-after"), Some("1"));
-    assert_eq!(server.refusals.over_max_requests.get(), 1);
+    assert_eq!(server.refusals.get(Refusal::OverMaxRequests), 1);
     assert_eq!(server.get("/-/healthy", "").await.status, 200, "only scrapes are limited");
 
     // It is cut at its deadline, and its place is free again.
-    eventually("the slow scrape is cut", || server.refusals.response_timeout.get() == 1).await;
+    eventually("the slow scrape is cut", || server.refusals.get(Refusal::ResponseTimeout) == 1).await;
     let mut next = server.connect().await;
     next.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let answer = read_one(&mut next).await;
@@ -65,7 +66,7 @@ async fn slow_headers() {
     assert_eq!(read_to_end(&mut half).await, b"");
     assert!(begin.elapsed() >= limits.header_timeout);
     assert_eq!(drip.await.unwrap(), b"");
-    assert_eq!(server.refusals.header_timeout.get(), 3);
+    assert_eq!(server.refusals.get(Refusal::HeaderTimeout), 3);
 }
 
 #[tokio::test]
@@ -90,9 +91,9 @@ async fn idle_connections_outlive_the_header_timeout() {
     let begin = Instant::now();
     assert_eq!(read_to_end(&mut half).await, b"");
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-    assert_eq!(server.refusals.header_timeout.get(), 1);
+    assert_eq!(server.refusals.get(Refusal::HeaderTimeout), 1);
     assert_eq!(read_to_end(&mut stream).await, b"");
-    assert_eq!(server.refusals.header_timeout.get(), 1, "an idle connection's end is no refusal");
+    assert_eq!(server.refusals.get(Refusal::HeaderTimeout), 1, "an idle connection's end is no refusal");
 }
 
 #[tokio::test]
@@ -115,7 +116,7 @@ async fn huge_headers() {
         let answer = Answer::parse(&read_to_end(&mut stream).await);
         // It may even be that the reset overtakes the answer.
         assert!([431, 414, 0].contains(&answer.status), "{}", answer.head);
-        eventually("counted", || server.refusals.header_too_large.get() == number as u64 + 1).await;
+        eventually("counted", || server.refusals.get(Refusal::HeaderTooLarge) == number as u64 + 1).await;
     }
 }
 
@@ -160,7 +161,7 @@ async fn too_many_connections() {
     for refused in 1..=5 {
         let mut stream = server.connect().await;
         assert_eq!(read_to_end(&mut stream).await, b"");
-        assert_eq!(server.refusals.over_max_connections.get(), refused);
+        assert_eq!(server.refusals.get(Refusal::OverMaxConnections), refused);
     }
     // The open ones go on, and one that closes makes room.
     open[0].write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();

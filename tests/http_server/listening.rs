@@ -1,7 +1,8 @@
 //! Sockets: bound, handed over, refused; and the health check that connects to them.
 
 use crate::support::*;
-use skmem_exporter::http::{Health, Listen, bind, from_systemd, healthcheck};
+use skmem_exporter::config::ListenAddress;
+use skmem_exporter::http::{Health, bind, from_systemd, healthcheck};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -9,13 +10,13 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-fn host(address: SocketAddr) -> Listen {
-    Listen::Host(address.ip().to_string(), address.port())
+fn host(address: SocketAddr) -> ListenAddress {
+    ListenAddress::Socket(address)
 }
 
 #[tokio::test]
 async fn all_interfaces_take_ipv4() {
-    let listeners = bind(&[Listen::AllInterfaces(0)]).await.unwrap();
+    let listeners = bind(&[ListenAddress::AllInterfaces { port: 0 }]).await.unwrap();
     let port = listeners[0].local_addr().unwrap().port();
     let accepted = tokio::spawn(async move { listeners[0].accept().await.unwrap().1 });
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
@@ -24,8 +25,8 @@ async fn all_interfaces_take_ipv4() {
 
 #[tokio::test]
 async fn several_addresses() {
-    let any = || Listen::Host("127.0.0.1".to_owned(), 0);
-    let listeners = bind(&[any(), Listen::Host("localhost".to_owned(), 0)]).await.unwrap();
+    let any = || ListenAddress::Socket(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let listeners = bind(&[any(), "localhost:0".parse().unwrap()]).await.unwrap();
     assert_eq!(listeners.len(), 2);
     assert!(listeners.iter().all(|listener| listener.local_addr().unwrap().ip().is_loopback()));
 }
@@ -34,16 +35,16 @@ async fn several_addresses() {
 async fn errors_say_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let _holder = TcpListener::bind(taken).unwrap();
-    let error = async |address: &[Listen]| bind(address).await.unwrap_err().to_string();
+    let error = async |address: &[ListenAddress]| bind(address).await.unwrap_err().to_string();
 
     let in_use = error(&[host(taken)]).await;
     assert!(in_use.starts_with(&format!("cannot listen on {taken}: Address already in use")), "{in_use}");
     assert!(in_use.contains(&format!("sport = :{}", taken.port())), "{in_use}");
     assert!(in_use.contains("--web.listen-address"), "{in_use}");
 
-    let foreign = error(&[Listen::Host("192.0.2.1".to_owned(), 0)]).await;
+    let foreign = error(&["192.0.2.1:0".parse().unwrap()]).await;
     assert!(foreign.contains("192.0.2.1:0") && foreign.contains("no interface"), "{foreign}");
-    let unknown = error(&[Listen::Host("no-such-host.invalid".to_owned(), 1)]).await;
+    let unknown = error(&["no-such-host.invalid:1".parse().unwrap()]).await;
     assert!(unknown.contains("no-such-host.invalid:1") && unknown.contains("resolve"), "{unknown}");
     assert!(error(&[]).await.contains("--web.listen-address"));
 }

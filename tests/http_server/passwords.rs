@@ -1,7 +1,10 @@
 //! Users, rate limits and headers of the web configuration file.
 
 use crate::support::*;
-use skmem_exporter::http::{Listen, healthcheck};
+use skmem_exporter::config::ListenAddress;
+use skmem_exporter::http::healthcheck;
+use skmem_exporter::sample::Refusal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -41,8 +44,8 @@ async fn users() {
             let expected = if path == "/nothing" { 404 } else { 200 };
             assert_eq!(server.get(path, ALICE).await.status, expected, "{path}");
         }
-        assert_eq!(server.refusals.unauthorized.get(), 4 * paths.len() as u64);
-        let listen = Listen::Host("127.0.0.1".to_owned(), server.address.port());
+        assert_eq!(server.refusals.get(Refusal::Unauthorized), 4 * paths.len() as u64);
+        let listen = ListenAddress::Socket(SocketAddr::from(([127, 0, 0, 1], server.address.port())));
         let alive = healthcheck(&listen, Some(&path)).await.unwrap();
         assert!(alive.contains("alive; it asks for a password"), "{alive}");
     }
@@ -80,7 +83,7 @@ async fn rate_limit() {
     for expected in [200, 200, 200, 429, 429] {
         assert_eq!(server.get("/metrics", "").await.status, expected);
     }
-    assert_eq!(server.refusals.rate_limited.get(), 2);
+    assert_eq!(server.refusals.get(Refusal::RateLimited), 2);
     let (_directory, _, server) = start("rate_limit:\n  interval: 0\n").await;
     for _ in 0..10 {
         assert_eq!(server.get("/metrics", "").await.status, 200);

@@ -2,6 +2,7 @@
 
 use crate::certificates::*;
 use crate::support::*;
+use skmem_exporter::sample::Refusal;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -36,7 +37,7 @@ async fn users_change() {
     assert_eq!(statuses().await, (401, 200));
     std::fs::write(&path, &other).unwrap();
     assert_eq!(statuses().await, (401, 401));
-    assert_eq!(server.refusals.bad_web_config.get(), 0);
+    assert_eq!(server.refusals.get(Refusal::BadWebConfig), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,7 +62,7 @@ async fn a_bad_file_closes() {
     }
     std::fs::remove_file(&path).unwrap();
     assert_eq!(server.get("/-/healthy", ALICE).await.status, 500);
-    assert!(server.refusals.bad_web_config.get() >= 9);
+    assert!(server.refusals.get(Refusal::BadWebConfig) >= 9);
     std::fs::write(&path, users("secret")).unwrap();
     assert_eq!(server.get("/metrics", ALICE).await.status, 200);
     assert_eq!(server.get("/metrics", "").await.status, 401);

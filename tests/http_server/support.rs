@@ -1,9 +1,9 @@
 //! A server on a free port, and clients that speak bytes.
 
+use skmem_exporter::config::ListenAddress;
 use skmem_exporter::http::limits::{Limits, Refusals};
-use skmem_exporter::http::{
-    Format, Health, Listen, Server, Settings, State, WebConfigFile, bind, router, serve,
-};
+use skmem_exporter::http::{Health, Server, Settings, State, WebConfigFile, bind, router, serve};
+use skmem_exporter::metrics::Format;
 use skmem_exporter::sample::{Exposed, Sample};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -95,7 +95,7 @@ impl Setup {
         let router = router(&state, self.settings, Arc::clone(&refusals)).unwrap();
         let web_config = self.web_config.map(|path| WebConfigFile::load(path).unwrap());
         let server = Server { router, web_config, limits: self.limits, refusals: Arc::clone(&refusals) };
-        let listeners = bind(&[Listen::Host("127.0.0.1".to_owned(), 0)]).await.unwrap();
+        let listeners = bind(&[ListenAddress::Socket(SocketAddr::from(([127, 0, 0, 1], 0)))]).await.unwrap();
         let address = listeners[0].local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {

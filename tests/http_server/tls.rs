@@ -3,8 +3,10 @@
 use crate::certificates::*;
 use crate::support::*;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use skmem_exporter::config::ListenAddress;
+use skmem_exporter::http::healthcheck;
 use skmem_exporter::http::limits::Limits;
-use skmem_exporter::http::{Listen, healthcheck};
+use skmem_exporter::sample::Refusal;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -55,7 +57,7 @@ async fn versions_suites_and_curves() {
         assert_eq!(old().is_served(server.address).await, with_old, "{lines:?}");
         assert_eq!(new().is_served(server.address).await, with_new, "{lines:?}");
         let failed = u64::from(!with_old) + u64::from(!with_new);
-        assert_eq!(server.refusals.tls_handshake.get(), failed, "{lines:?}");
+        assert_eq!(server.refusals.get(Refusal::TlsHandshake), failed, "{lines:?}");
     }
     let server = start(&place, &["cipher_suites: [TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256]"]).await;
     let stream = old().connect(server.address).await.unwrap();
@@ -127,8 +129,8 @@ async fn an_idle_http2_connection_stays() {
     .await
     .unwrap();
     let _ = tokio::time::timeout(PATIENCE, connection).await.expect("still open");
-    assert_eq!(server.refusals.header_timeout.get(), 1);
-    assert_eq!(server.refusals.response_timeout.get(), 0);
+    assert_eq!(server.refusals.get(Refusal::HeaderTimeout), 1);
+    assert_eq!(server.refusals.get(Refusal::ResponseTimeout), 0);
 }
 
 #[tokio::test]
@@ -147,14 +149,14 @@ async fn plain_http_to_a_tls_port() {
     let answer = server.get("/metrics", "").await;
     assert_eq!(answer.status, 400);
     assert!(answer.text().contains("https"), "{}", answer.text());
-    assert_eq!(server.refusals.tls_handshake.get(), 1);
+    assert_eq!(server.refusals.get(Refusal::TlsHandshake), 1);
     // One that begins a handshake and stops, and one that says nothing.
     let mut half = server.connect().await;
     half.write_all(b"\x16\x03\x01\x02").await.unwrap();
     let mut silent = server.connect().await;
     read_to_end(&mut half).await;
     assert_eq!(read_to_end(&mut silent).await, b"");
-    eventually("both are counted", || server.refusals.tls_handshake.get() == 3).await;
+    eventually("both are counted", || server.refusals.get(Refusal::TlsHandshake) == 3).await;
     assert!(place.client().is_served(server.address).await);
 }
 
@@ -175,7 +177,7 @@ async fn health_check_with_tls() {
     let config = place.tls(&[]);
     let server = Setup { web_config: Some(config.clone()), ..Setup::default() }.start().await;
     let address = server.address;
-    let listen = Listen::Host(address.ip().to_string(), address.port());
+    let listen = ListenAddress::Socket(address);
     assert_eq!(healthcheck(&listen, Some(&config)).await.unwrap(), format!("{address} is healthy"));
     let error = healthcheck(&listen, None).await.unwrap_err().to_string();
     assert!(error.contains("answered 400"), "{error}");
@@ -190,7 +192,7 @@ async fn health_check_with_tls() {
         ];
         let config = place.tls(&lines);
         let server = Setup { web_config: Some(config.clone()), ..Setup::default() }.start().await;
-        let listen = Listen::Host(server.address.ip().to_string(), server.address.port());
+        let listen = ListenAddress::Socket(server.address);
         let alive = healthcheck(&listen, Some(&config)).await.unwrap();
         assert!(alive.contains("alive; it asks for a client certificate"), "{max_version}: {alive}");
     }

@@ -35,10 +35,10 @@ impl SockDiag for Recorded {
 
 /// Reads annotated hex: bytes, and from `#` on a comment.
 fn bytes(file: &str) -> Vec<u8> {
-    let text = fs::read_to_string(Path::new(HOST).join(file)).unwrap();
+    let text = fs::read_to_string(Path::new(HOST).join(file)).expect("a recording");
     text.lines()
-        .flat_map(|line| line.split('#').next().unwrap().split_ascii_whitespace())
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .flat_map(|line| line.split('#').next().unwrap_or_default().split_ascii_whitespace())
+        .map(|byte| u8::from_str_radix(byte, 16).expect("a byte in hex"))
         .collect()
 }
 

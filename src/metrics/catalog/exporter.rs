@@ -2,7 +2,7 @@
 
 use super::super::BUILD;
 use super::{Choice, Group, Kind, Label, Metric, Unit};
-use crate::sample::{Capability, NamespaceCounts, Reason, Source, Stage};
+use crate::sample::{Capability, NamespaceCounts, Reason, Refusal, Source, Stage};
 
 /// The label values of the namespaces' counts, and the figure each stands for.
 const NAMESPACE_OUTCOMES: [Choice<NamespaceCounts>; 2] =
@@ -92,6 +92,16 @@ pub(super) const GROUP: Group = Group {
                         out.push([source.label().into(), reason.label().into()], count);
                     }
                 }
+            },
+        },
+        Metric {
+            name: "skmem_exporter_http_refused_total",
+            kind: Kind::Counter,
+            unit: Unit::None,
+            labels: &[Label::closed("reason", || Refusal::ALL.map(Refusal::label).to_vec())],
+            help: "Connections and requests that the web server turned away, as of the newest attempt",
+            read: |exposed, out| {
+                out.each(Refusal::ALL.map(Refusal::label).into_iter().zip(exposed.exporter.refusals));
             },
         },
         Metric {

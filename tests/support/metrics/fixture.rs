@@ -130,6 +130,7 @@ pub(crate) fn everything() -> (Exposed, Numbers) {
         overruns: n.next(),
         namespaces: NamespaceCounts { sampled: n.next(), failed: n.next() },
         capabilities: [true, false, true],
+        refusals: std::array::from_fn(|_| n.next()),
         process: Some(SelfFigures {
             cpu_seconds: n.seconds(),
             resident_memory: n.next(),
@@ -224,6 +225,7 @@ pub(crate) fn busy() -> Exposed {
             overruns: 1,
             namespaces: NamespaceCounts { sampled: 3, failed: 1 },
             capabilities: [true, true, false],
+            refusals: [0, 0, 3, 0, 0, 1, 0, 0, 0, 0],
             process: Some(SelfFigures {
                 cpu_seconds: 12.34,
                 resident_memory: 9_437_184,
