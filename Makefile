@@ -34,7 +34,7 @@ doc: ## Check the API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items
 
 deny: $(TOOLS)/cargo-deny ## Check licences and sources of all dependencies
-	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(CARGO) deny --offline check bans licenses sources
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(CARGO) deny --log-level error --locked check --hide-inclusion-graph bans licenses sources
 
 $(TOOLS)/cargo-deny:
 	$(CARGO) install --quiet --root target/tools --locked cargo-deny@$(DENY_VERSION)

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use skmem_exporter::cli::{Cli, Command};
-use skmem_exporter::config::{self, Config};
+use skmem_exporter::config::{self, Config, Loaded};
+use skmem_exporter::http::WebConfigFile;
 use skmem_exporter::{daemon, http, logging};
 
 /// Bad flags or settings; clap uses the same.
@@ -20,10 +21,7 @@ fn main() -> ExitCode {
         }
     };
     match command {
-        Command::CheckConfig => {
-            print!("{}", config::effective(&loaded));
-            ExitCode::SUCCESS
-        }
+        Command::CheckConfig => check_config(&loaded),
         Command::Healthcheck => healthcheck(&loaded.config),
         Command::Serve => match logging::init(loaded.config.log) {
             Ok(()) => daemon::run(&loaded.config),
@@ -33,6 +31,17 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+fn check_config(loaded: &Loaded) -> ExitCode {
+    if let Some(path) = &loaded.config.web.config_file
+        && let Err(error) = WebConfigFile::load(path)
+    {
+        eprintln!("{error}");
+        return ExitCode::from(BAD_USAGE);
+    }
+    print!("{}", config::effective(loaded));
+    ExitCode::SUCCESS
 }
 
 fn healthcheck(config: &Config) -> ExitCode {
