@@ -1,0 +1,129 @@
+//! The documents and the layout keep to what they say.
+
+#[path = "support/metrics/golden.rs"]
+mod golden;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use skmem_exporter::config::settings::SETTINGS;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Files below `directory` with this ending, built ones and hidden ones aside.
+fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with('.') || path == Path::new(ROOT).join("target") || name == "fixtures" {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Targets of Markdown links: `[text](target)`.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut links_seen = 0;
+    for document in files(Path::new(ROOT), ".md") {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in links(&text) {
+            links_seen += 1;
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+            assert!(target.exists(), "{}: {link} leads nowhere", document.display());
+            if !anchor.is_empty() {
+                let target_text = fs::read_to_string(&target).unwrap();
+                let headings = target_text.lines().filter(|line| line.starts_with('#'));
+                let mut anchors =
+                    headings.map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"));
+                assert!(anchors.any(|found| found == anchor), "{}: no heading {anchor}", document.display());
+            }
+        }
+    }
+    assert!(links_seen > 5, "the search works");
+}
+
+/// The table of settings in the README is the table of settings.
+#[test]
+fn the_readme_lists_every_setting() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let mut table = String::new();
+    for setting in SETTINGS {
+        let default = setting.default.map_or("none".to_owned(), |default| format!("`{default}`"));
+        writeln!(table, "| `--{}` | {default} | {} |", setting.key, setting.help).unwrap();
+    }
+    let head = "| flag | default | |\n|---|---|---|\n";
+    let (before, rest) = readme.split_once(head).expect("a table of settings");
+    let (_, after) = rest.split_once("\n\n").expect("text after the table");
+    golden::check("README.md", &format!("{before}{head}{table}\n{after}"));
+}
+
+/// Which rooms a room may know. Whatever is pure stays pure because it is not told of anything else.
+#[test]
+fn rooms_know_only_whom_they_may() {
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("sample", &[][..]),
+        ("socket", &["sample"]),
+        ("account", &["sample", "socket"]),
+        ("select", &[]),
+        ("identity", &[]),
+        ("monotonic", &[]),
+        ("kernel", &["sample", "socket", "account", "select", "identity", "monotonic", "kernel"]),
+        ("metrics", &["sample", "metrics"]),
+        ("config", &["config"]),
+        ("logging", &["config"]),
+        ("cli", &["config", "metrics"]),
+        ("sampler", &["sample", "kernel", "logging"]),
+        ("http", &["sample", "metrics", "config", "http"]),
+        ("daemon", &["config", "http", "kernel", "metrics", "sample", "sampler"]),
+    ]);
+    let source = Path::new(ROOT).join("src");
+    let mut seen = 0;
+    for file in files(&source, ".rs") {
+        let relative = file.strip_prefix(&source).unwrap().to_str().unwrap();
+        let room = relative.split(['/', '.']).next().unwrap();
+        if room == "main" || room == "lib" {
+            continue;
+        }
+        let allowed =
+            allowed.get(room).unwrap_or_else(|| panic!("{room} is a new room: say whom it may know"));
+        for used in fs::read_to_string(&file).unwrap().split("crate::").skip(1) {
+            let used = used.split(|letter: char| !letter.is_ascii_lowercase()).next().unwrap();
+            seen += 1;
+            assert!(
+                used == room || allowed.contains(&used),
+                "{relative} uses {used}, which {room} may not know"
+            );
+        }
+    }
+    assert!(seen > 50, "the search works");
+}
+
+/// A file that has grown past this is asked whether it is one room.
+#[test]
+fn no_file_has_outgrown_its_room() {
+    const LINES_MAX: usize = 500;
+    for file in files(Path::new(ROOT), ".rs") {
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines", file.display());
+    }
+}
