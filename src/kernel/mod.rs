@@ -81,7 +81,8 @@ pub struct Kernel<D = Netlink> {
     owners: Owners,
     counters: HostCounters,
     rows: Rows,
-    /// Whether, by the newest sockstats, sockets exist that are not hashed. Only then can a dump of bound sockets show any.
+    /// Whether sockets exist that are not hashed, as far as the sample before knows. Only then can a dump of bound sockets
+    /// show any.
     has_unhashed: bool,
     started: Instant,
 }
@@ -153,6 +154,7 @@ impl<D: SockDiag> Kernel<D> {
             failed: u64::from(!own.complete) + foreign.failed,
         };
         let account = outcomes.note(Source::Owners, owned).filter(|_| own.complete && foreign.complete);
+        self.note_unhashed(&host, account.as_ref());
         let sample = account.map(|account| {
             self.note_unreadable(&account, &mut outcomes);
             self.compose(timestamp, &mut host, &account, &mut outcomes)
@@ -276,6 +278,14 @@ impl<D: SockDiag> Kernel<D> {
             host.sockets_allocated.zip(hashed).map(|(all, hashed)| all.saturating_sub(hashed));
     }
 
+    /// Whether the next round asks for bound sockets. The counters are not read in one instant, so sockets that were shown
+    /// count as much as those missing from the tables: they must not come and go with the host's churn.
+    fn note_unhashed(&mut self, host: &HostFigures, account: Option<&Account>) {
+        let any_shown =
+            account.map_or(self.has_unhashed, |account| account.states[TcpState::Close.index()] > 0);
+        self.has_unhashed = any_shown || host.hidden_sockets != Some(0);
+    }
+
     /// A single process that refuses us (a security module's doing) matters only while memory lacks an owner, which it
     /// may be. Where most refuse, a capability is missing.
     fn note_unreadable(&self, account: &Account, outcomes: &mut Outcomes) {
@@ -365,4 +375,36 @@ impl Stopwatch {
 
 fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bound_sockets_are_asked_for_as_long_as_there_may_be_any() {
+        let mut kernel = Kernel::new(&Scope {
+            procfs: Path::new("/proc"),
+            cgroupfs: Path::new("/sys/fs/cgroup"),
+            all_namespaces: true,
+            row_min_memory: 0,
+            rows_max: 1,
+            deadline: Duration::ZERO,
+        });
+        assert!(kernel.has_unhashed, "nothing is known yet");
+        let host = |hidden_sockets| HostFigures { hidden_sockets, ..HostFigures::default() };
+        let none_shown = Account::default();
+        let mut one_shown = Account::default();
+        one_shown.states[TcpState::Close.index()] = 1;
+        let mut check = |hidden, account: Option<&Account>, want| {
+            kernel.note_unhashed(&host(hidden), account);
+            assert_eq!(kernel.has_unhashed, want, "{hidden:?} {account:?}");
+        };
+        check(Some(0), None, true);
+        check(Some(0), Some(&one_shown), true);
+        check(Some(0), Some(&none_shown), false);
+        check(Some(0), None, false);
+        check(Some(3), Some(&none_shown), true);
+        check(None, Some(&none_shown), true);
+    }
 }
