@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 
-use super::fds::{FdDirectory, TableName, Unreadable, shares_table};
+use super::fds::{FdDirectory, TableName, Target, Unreadable, shares_table};
 use super::{
     Error, Holder, Owners, ProcessId, RETRY_ROUNDS_MAX, ROTATION_ROUNDS, SEARCH_FREELY_FROM, SEARCH_MIN,
     Unfound, process,
@@ -14,8 +15,9 @@ use super::{
 const MISSES_PAST_END: u32 = 2;
 /// Fds the rotation passes each round at least: a small host is checked in one round.
 const ROTATION_MIN: u64 = 512;
-/// How many fds are read between two looks at the clock.
-const FDS_PER_CLOCK: u32 = 1024;
+/// How many fds are read in a row, before a look at the clock and into the map. Taking note of each at once would have
+/// the map and the kernel's tables push each other out of the CPU's cache.
+const FDS_IN_A_ROW: usize = 1024;
 
 /// Which fds a whole reading of a table may take as read: those of sockets that the dump of this round shows.
 type KnownFds = HashSet<u32>;
@@ -25,11 +27,11 @@ impl Owners {
     /// holder.
     pub(super) fn walk_everything(&mut self, deadline: Instant) -> Result<(), Error> {
         for table in self.tables_oldest_first(|_| true) {
-            self.read_table(table, &KnownFds::new(), deadline, &mut |_| true)?;
+            self.read_table(table, &KnownFds::new(), deadline, &|_| true)?;
         }
         // Threads with tables of their own came up on the way.
         for table in self.tables_oldest_first(|table| table.read_in == 0) {
-            self.read_table(table, &KnownFds::new(), deadline, &mut |_| true)?;
+            self.read_table(table, &KnownFds::new(), deadline, &|_| true)?;
         }
         // All of it is settled, and the dump will tell which of these sockets are TCP.
         self.holders.values_mut().for_each(|holder| (holder.found, holder.seen) = (0, 0));
@@ -53,7 +55,8 @@ impl Owners {
             self.search(budget.max(SEARCH_MIN), deadline)?;
         }
         self.give_up();
-        self.rotate(deadline)
+        // The cold walk has just read every fd.
+        if self.round == 1 { Ok(()) } else { self.rotate(deadline) }
     }
 
     /// Asks the known holders of wanted inodes whether they still are.
@@ -209,7 +212,7 @@ impl Owners {
     /// Reads a whole table for wanted inodes.
     fn read_wanted(&mut self, table: u32, known: &KnownFds, deadline: Instant) -> Result<(), Error> {
         let wanted = std::mem::take(&mut self.wanted);
-        let result = self.read_table(table, known, deadline, &mut |inode| wanted.contains_key(&inode));
+        let result = self.read_table(table, known, deadline, &|inode| wanted.contains_key(&inode));
         self.wanted = wanted;
         self.forget_found();
         result
@@ -233,7 +236,7 @@ impl Owners {
         table: u32,
         known: &KnownFds,
         deadline: Instant,
-        interesting: &mut dyn FnMut(u32) -> bool,
+        interesting: &dyn Fn(u32) -> bool,
     ) -> Result<(), Error> {
         let Some((name, id)) = self.tables.get(&table).map(|table| (table.name, table.process)) else {
             return Ok(());
@@ -249,22 +252,33 @@ impl Owners {
         }
         let Some(directory) = self.open(table) else { return Ok(()) };
         let (mut end, mut fds) = (0, 0);
+        let mut sockets: Vec<(u32, u32)> = Vec::new();
         let mut is_late = false;
-        let result = directory.for_each(|fd| {
-            end = end.max(fd + 1);
-            fds += 1;
-            if fds % FDS_PER_CLOCK == 0 && Instant::now() >= deadline {
-                is_late = true;
-                return Err(Unreadable::Vanished);
-            }
-            if !known.contains(&fd)
-                && let Some(inode) = directory.socket(fd)?
-                && interesting(inode)
-            {
+        let mut observe_all = |sockets: &mut Vec<(u32, u32)>| {
+            for (fd, inode) in sockets.drain(..).filter(|(_, inode)| interesting(*inode)) {
                 self.observe(table, fd, inode);
             }
-            Ok(())
+        };
+        let result = directory.for_each(|fd| {
+            fds += 1;
+            if fds % FDS_IN_A_ROW == 0 {
+                observe_all(&mut sockets);
+                if Instant::now() >= deadline {
+                    is_late = true;
+                    return Err(Unreadable::Vanished);
+                }
+            }
+            let target = if known.contains(&fd) { Target::Other } else { directory.target(fd)? };
+            if target == Target::Closed {
+                return Ok(false);
+            }
+            end = end.max(fd + 1);
+            if let Target::Socket(inode) = target {
+                sockets.push((fd, inode));
+            }
+            Ok(true)
         });
+        observe_all(&mut sockets);
         if is_late {
             return Err(late());
         }
@@ -307,8 +321,17 @@ impl Owners {
             table.end = table.end.max(fd + 1);
             table.has_held = true;
         }
-        if self.holders.get(&inode).is_none_or(|holder| self.is_older(table, holder.table)) {
-            self.holders.insert(inode, Holder { table, fd, seen: round, found: round, cookie: 0 });
+        let found = Holder { table, fd, seen: round, found: round, cookie: 0 };
+        match self.holders.entry(inode) {
+            Entry::Vacant(entry) => {
+                entry.insert(found);
+            }
+            Entry::Occupied(entry) => {
+                let known = entry.get().table;
+                if self.is_older(table, known) {
+                    self.holders.insert(inode, found);
+                }
+            }
         }
     }
 
