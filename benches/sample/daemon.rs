@@ -69,10 +69,10 @@ pub fn idle() -> Result<Idle> {
 /// Scrapes the daemon while it samples.
 pub fn busy() -> Result<Busy> {
     let (daemon, mut scraper) = start()?;
-    let mut scrapes: Vec<_> = FORMS.iter().map(|form| (*form, Vec::with_capacity(SCRAPES))).collect();
+    let mut latencies: Vec<_> = FORMS.iter().map(|form| (*form, Vec::with_capacity(SCRAPES))).collect();
     let mut timestamps = Vec::new();
     for _ in 0..SCRAPES {
-        for (form, times) in &mut scrapes {
+        for (form, times) in &mut latencies {
             let (body, took) = scraper.scrape(*form)?;
             times.push(took);
             if *form == CLASSIC {
@@ -81,13 +81,15 @@ pub fn busy() -> Result<Busy> {
             std::thread::sleep(PAUSE);
         }
     }
-    scrapes.iter_mut().for_each(|(_, times)| times.sort_unstable());
+    for (_, times) in &mut latencies {
+        times.sort_unstable();
+    }
     timestamps.dedup();
     if timestamps.len() < SAMPLES_MIN {
         return Err(format!("only {} samples during the scrapes", timestamps.len()).into());
     }
     let memory = daemon.memory().ok_or("the daemon has ended")?;
-    Ok(Busy { memory, scrapes, samples: timestamps.len() })
+    Ok(Busy { memory, scrapes: latencies, samples: timestamps.len() })
 }
 
 /// Starts the daemon and waits for its first sample.

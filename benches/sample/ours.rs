@@ -12,7 +12,7 @@ use crate::Result;
 use crate::figures::{Row, Seen};
 
 /// More than any dump takes.
-const DUMP_DEADLINE: Duration = Duration::from_secs(60);
+const DUMP_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The receive loop alone: the same dump as the bare one, decoded, with its memory added up.
 pub fn receive_loop(diag: &mut Netlink) -> Result<Seen> {

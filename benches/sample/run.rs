@@ -15,10 +15,10 @@ use crate::{Options, Result, machine, report};
 const SETTLING_SAMPLES: usize = 3;
 /// Replacements before each sample that counts, a sample between each: churn never begins with this sample.
 const REPLACEMENTS: usize = 3;
-/// Samples over which memory must stay flat.
+/// Samples over which memory is watched.
 const LONG_RUN: usize = 100;
-/// Samples before memory is looked at for the first time: the map has its size by then.
-const LONG_RUN_STARTS_AT: usize = 10;
+/// After which of them it is looked at.
+pub const LONG_RUN_MARKS: [usize; 3] = [10, 50, LONG_RUN];
 
 /// Work that is timed, in the order of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +92,8 @@ pub struct Size {
     runs: [Runs; Work::ALL.len()],
     /// The first walk over the load's file descriptors, which nobody had looked at.
     pub first_walk: Duration,
-    /// Resident memory of the sampling process at the start and at the end of [`LONG_RUN`] samples.
-    pub long_run: (u64, u64),
+    /// Resident memory of a sampling process after as many samples as [`LONG_RUN_MARKS`] say.
+    pub long_run: Vec<u64>,
     /// The daemon.
     pub daemon: Busy,
 }
@@ -274,17 +274,15 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Resident memory near the start and at the end of many samples under churn.
-    fn long_run(&mut self) -> Result<(u64, u64)> {
+    /// Resident memory in the course of many samples under churn.
+    fn long_run(&mut self) -> Result<Vec<u64>> {
         let mut probe = Probe::start(Kind::Sample)?;
-        let (mut start, mut end) = (0, 0);
+        let mut marks = Vec::new();
         for count in 1..=LONG_RUN {
-            end = probe.measure()?.rss;
-            if count == LONG_RUN_STARTS_AT {
-                start = end;
-            }
             self.load.replace_hundredth()?;
+            let rss = probe.measure()?.rss;
+            marks.extend(LONG_RUN_MARKS.contains(&count).then_some(rss));
         }
-        Ok((start, end))
+        Ok(marks)
     }
 }
