@@ -19,7 +19,9 @@ fn main() {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     if let Some(version) = line_of(Command::new(rustc).arg("--version")) {
         let version = version.strip_prefix("rustc ").unwrap_or(&version);
-        println!("cargo:rustc-env=SKMEM_RUSTC={version}");
+        // Not SKMEM_...: cargo also sets it for what it runs, and the program refuses variables of its prefix that it
+        // does not know.
+        println!("cargo:rustc-env=BUILT_WITH_RUSTC={version}");
     }
 }
 

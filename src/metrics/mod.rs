@@ -44,7 +44,7 @@ pub struct Build {
 pub const BUILD: Build = Build {
     version: env!("CARGO_PKG_VERSION"),
     revision: or_unknown(option_env!("SKMEM_REVISION")),
-    rustc: or_unknown(option_env!("SKMEM_RUSTC")),
+    rustc: or_unknown(option_env!("BUILT_WITH_RUSTC")),
 };
 
 /// A variable that is set to nothing says as little as one that is not set.
