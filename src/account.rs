@@ -3,6 +3,7 @@
 
 use hashbrown::HashMap;
 
+use crate::cause::Verdicts;
 use crate::sample::{OwnerClass, ProcessState, SocketSums, TcpState};
 use crate::socket::Socket;
 
@@ -61,8 +62,8 @@ pub struct Account {
 }
 
 impl Account {
-    /// Counts one socket for its owner.
-    pub fn add(&mut self, socket: &Socket, owner: Owner) {
+    /// Counts one socket for its owner, and its memory for the causes that hold it.
+    pub fn add(&mut self, socket: &Socket, owner: Owner, verdicts: &Verdicts) {
         let memory = socket.memory();
         self.sockets += 1;
         self.states[socket.state.index()] += 1;
@@ -90,6 +91,12 @@ impl Account {
             sums.accept_queue_connections += 1;
             sums.accept_queue_memory += memory;
         }
+        // What is reserved and not used yet goes with the larger part.
+        let (receive, send) = (i64::from(socket.rmem_alloc), i64::from(socket.wmem_queued));
+        let receive = if receive >= send { memory - send } else { receive };
+        sums.by_cause[verdicts.receive.cause as usize] += receive;
+        sums.by_cause[verdicts.send.cause as usize] += memory - receive;
+        sums.stalled = sums.stalled.max(verdicts.receive.stalled).max(verdicts.send.stalled);
     }
 }
 
@@ -107,6 +114,10 @@ impl SocketSums {
         }
         self.accept_queue_connections += other.accept_queue_connections;
         self.accept_queue_memory += other.accept_queue_memory;
+        for (mine, theirs) in self.by_cause.iter_mut().zip(other.by_cause) {
+            *mine += theirs;
+        }
+        self.stalled = self.stalled.max(other.stalled);
     }
 }
 
@@ -115,6 +126,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cause::Verdict;
+    use crate::sample::Cause;
 
     fn socket() -> impl Strategy<Value = Socket> {
         let sizes = (any::<u32>(), any::<u32>(), any::<i32>(), any::<u32>(), any::<u32>());
@@ -142,16 +155,23 @@ mod tests {
         ]
     }
 
+    fn verdicts() -> impl Strategy<Value = Verdicts> {
+        let verdict = || {
+            (0..Cause::ALL.len()).prop_map(|cause| Verdict { cause: Cause::ALL[cause], ..Verdict::ACTIVE })
+        };
+        (verdict(), verdict()).prop_map(|(receive, send)| Verdicts { receive, send })
+    }
+
     proptest! {
         /// Classes sum to the sockets, process rows sum to the two classes that have a process, and the order of the
         /// sockets does not matter.
         #[test]
-        fn sums_are_preserved(owned in proptest::collection::vec((socket(), owner()), 0..60)) {
+        fn sums_are_preserved(owned in proptest::collection::vec((socket(), owner(), verdicts()), 0..60)) {
             let mut account = Account::default();
-            for (socket, owner) in &owned {
-                account.add(socket, *owner);
+            for (socket, owner, verdicts) in &owned {
+                account.add(socket, *owner, verdicts);
             }
-            let total: i64 = owned.iter().map(|(socket, _)| socket.memory()).sum();
+            let total: i64 = owned.iter().map(|(socket, ..)| socket.memory()).sum();
             prop_assert_eq!(account.attributed.iter().sum::<i64>(), total);
             prop_assert_eq!(account.states.iter().sum::<u64>(), owned.len() as u64);
             prop_assert_eq!(account.classes.iter().sum::<u64>(), owned.len() as u64);
@@ -163,10 +183,11 @@ mod tests {
             let [process, accept_queue, ..] = account.attributed;
             prop_assert_eq!(rows.memory, process + accept_queue);
             prop_assert_eq!(rows.accept_queue_memory, accept_queue);
+            prop_assert_eq!(rows.by_cause.iter().sum::<i64>(), rows.memory);
 
             let mut reversed = Account::default();
-            for (socket, owner) in owned.iter().rev() {
-                reversed.add(socket, *owner);
+            for (socket, owner, verdicts) in owned.iter().rev() {
+                reversed.add(socket, *owner, verdicts);
             }
             prop_assert_eq!(account, reversed);
         }
@@ -186,7 +207,7 @@ mod tests {
             wqueue: 4096,
             state: TcpState::Listen,
         };
-        account.add(&listener, Owner::Process(ProcessId(1)));
+        account.add(&listener, Owner::Process(ProcessId(1)), &Verdicts::ACTIVE);
         let sums = account.processes[&ProcessId(1)];
         assert_eq!((sums.receive_queue, sums.send_queue, sums.receive_queue_max), (0, 0, 0));
         assert_eq!(sums.sockets[ProcessState::Listen as usize], 1);

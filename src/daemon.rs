@@ -93,6 +93,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         all_namespaces: config.netns == NetnsScope::All,
         row_min_memory: config.process_min_memory,
         rows_max: config.process_max,
+        stall_after: config.stall_after,
         deadline: SAMPLE_DEADLINE,
     });
     // Dropping `stop` ends the loop; it is not waited for, because a sample may take longer than we may take to end.

@@ -148,6 +148,10 @@ pub struct SocketSums {
     pub accept_queue_connections: u64,
     /// What those hold (also in `memory`).
     pub accept_queue_memory: i64,
+    /// `memory` by why it is held: by position in [`Cause::ALL`], which it sums to.
+    pub by_cause: [i64; Cause::ALL.len()],
+    /// How long the socket that has been stalled for longest has not moved; zero where none is.
+    pub stalled: Duration,
 }
 
 /// One process, or all without a row of their own.
@@ -157,6 +161,8 @@ pub struct ProcessRow {
     pub name: ProcessName,
     /// Its sockets, accept-queue children of its listeners included.
     pub sums: SocketSums,
+    /// Since when its oldest stalled socket has not moved, seconds since the epoch; absent where none is stalled.
+    pub stall_start: Option<f64>,
     /// RSS from `/proc/PID/statm`, bytes; for [`ProcessName::Other`] absent.
     pub resident_memory: Option<u64>,
     /// Labels of `skmem_process_info`; absent for [`ProcessName::Other`].
@@ -225,6 +231,32 @@ pub struct NamespaceCounts {
     pub failed: u64,
 }
 
+/// How asking suspect sockets for tcp_info has ended since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SuspectCounts {
+    /// They answered.
+    pub answered: u64,
+    /// They were gone before they were asked.
+    pub vanished: u64,
+    /// Somebody held their lock for too long.
+    pub timed_out: u64,
+    /// They were not asked: there were too many, or too many were locked.
+    pub skipped: u64,
+    /// The kernel refused.
+    pub failed: u64,
+}
+
+impl SuspectCounts {
+    /// Adds those of one more sample.
+    pub fn add(&mut self, more: &Self) {
+        self.answered += more.answered;
+        self.vanished += more.vanished;
+        self.timed_out += more.timed_out;
+        self.skipped += more.skipped;
+        self.failed += more.failed;
+    }
+}
+
 /// The exporter's own process, from `/proc/self`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SelfFigures {
@@ -255,6 +287,8 @@ pub struct ExporterFigures {
     pub namespaces: NamespaceCounts,
     /// Effective capabilities, by position in [`Capability::ALL`].
     pub capabilities: [bool; Capability::ALL.len()],
+    /// Suspects asked.
+    pub suspects: SuspectCounts,
     /// What the web server turned away since start, by position in [`Refusal::ALL`].
     pub refusals: [u64; Refusal::ALL.len()],
     /// `None` where `/proc/self` cannot be read.

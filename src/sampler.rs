@@ -108,7 +108,7 @@ impl Publication {
     /// Takes in an attempt, at which `skipped` ticks were due already. An incomplete one leaves the newest complete sample,
     /// with its time, as it is.
     pub fn absorb(&mut self, reading: Reading, skipped: u64) {
-        let Reading { host, sample, outcomes, stages, namespaces } = reading;
+        let Reading { host, sample, outcomes, stages, namespaces, suspects } = reading;
         self.note_faults(&outcomes);
         let exporter = &mut self.exposed.exporter;
         for source in Source::ALL {
@@ -125,6 +125,7 @@ impl Publication {
         exporter.overruns += skipped;
         exporter.stages = stages;
         exporter.namespaces = namespaces;
+        exporter.suspects.add(&suspects);
         exporter.capabilities = myself::capabilities();
         exporter.process = myself::figures();
         debug!(complete = sample.is_some(), total = ?stages[Stage::Total as usize], "sampled");
@@ -161,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::error::Error;
-    use crate::sample::{HostFigures, NamespaceCounts, Sample, StageDurations};
+    use crate::sample::{HostFigures, NamespaceCounts, Sample, StageDurations, SuspectCounts};
 
     fn sample(timestamp: f64) -> Sample {
         Sample {
@@ -189,6 +190,7 @@ mod tests {
             outcomes,
             stages: StageDurations::default(),
             namespaces: NamespaceCounts { sampled: 1, failed: 0 },
+            suspects: SuspectCounts { answered: 2, ..SuspectCounts::default() },
         }
     }
 
@@ -208,6 +210,7 @@ mod tests {
         assert!(!state.success);
         assert_eq!(state.errors[Reason::Incomplete as usize], 2);
         assert_eq!(exposed.exporter.overruns, 3);
+        assert_eq!(exposed.exporter.suspects.answered, 6, "counted since start");
         let failed = exposed.exporter.sources.iter().filter(|source| !source.success).count();
         assert_eq!(failed, 1);
 

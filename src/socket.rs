@@ -45,6 +45,15 @@ pub struct LocalEnd {
     pub address: [u8; 16],
 }
 
+/// The remote end of a socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoteEnd {
+    /// Remote port.
+    pub port: u16,
+    /// Remote address, as in [`LocalEnd`].
+    pub address: [u8; 16],
+}
+
 /// Where to look for a socket's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {

@@ -15,9 +15,9 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Files below `directory` with this ending, built ones and hidden ones aside.
 fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
         if name.starts_with('.') || path == Path::new(ROOT).join("target") || name == "fixtures" {
             continue;
         }
@@ -83,11 +83,28 @@ fn rooms_know_only_whom_they_may() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("sample", &[][..]),
         ("socket", &["sample"]),
-        ("account", &["sample", "socket"]),
+        ("tcp_info", &[]),
+        ("cause", &["cause", "sample", "socket", "tcp"]),
+        ("follow", &["cause", "sample", "socket", "tcp"]),
+        ("account", &["cause", "sample", "socket"]),
         ("select", &[]),
         ("identity", &[]),
         ("monotonic", &[]),
-        ("kernel", &["sample", "socket", "account", "select", "identity", "monotonic", "kernel"]),
+        (
+            "kernel",
+            &[
+                "account",
+                "cause",
+                "follow",
+                "identity",
+                "kernel",
+                "monotonic",
+                "sample",
+                "select",
+                "socket",
+                "tcp",
+            ],
+        ),
         ("metrics", &["sample", "metrics"]),
         ("config", &["config"]),
         ("logging", &["config"]),
@@ -126,4 +143,23 @@ fn no_file_has_outgrown_its_room() {
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines", file.display());
     }
+}
+
+/// The rules stand in the code; the document shows the same table.
+#[test]
+fn the_rules_of_causes_are_documented_as_they_are() {
+    let code = fs::read_to_string(Path::new(ROOT).join("src/cause.rs")).unwrap();
+    let table: String = code
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! |"))
+        .fold(String::new(), |table, line| table + "|" + line + "\n");
+    let plain = ["FLOOR", "HOARD", "SMALL_SEGMENT"].iter().fold(table, |table, name| {
+        let value = code.split(&format!("pub const {name}: ")).nth(1).expect("a constant of that name");
+        let value = value.split(" = ").nth(1).and_then(|rest| rest.split(';').next()).expect("its value");
+        table.replace(&format!("[`{name}`]"), value)
+    });
+    let document = fs::read_to_string(Path::new(ROOT).join("docs/causes.md")).unwrap();
+    let (before, rest) = document.split_once("| cause |").expect("a table of causes");
+    let (_, after) = rest.split_once("\n\n").expect("text after the table");
+    golden::check("docs/causes.md", &format!("{before}{plain}\n{after}"));
 }

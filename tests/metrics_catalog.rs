@@ -216,6 +216,7 @@ fn what_is_not_known_is_absent() {
         "skmem_sample_overruns_total",
         "skmem_network_namespaces",
         "skmem_exporter_http_refused_total",
+        "skmem_suspect_queries_total",
     ];
     assert_eq!(listed, BTreeSet::from(always));
 

@@ -5,6 +5,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -39,19 +40,23 @@ prop_compose! {
         (memory, accept_queue_memory) in any::<(i64, i64)>(),
         (receive_memory, send_memory, receive_queue, send_queue) in any::<(u64, u64, u64, u64)>(),
         (receive_queue_max, accept_queue_connections, sockets) in any::<(u64, u64, [u64; 5])>(),
+        by_cause in any::<[i64; 10]>(),
     ) -> SocketSums {
         SocketSums {
             memory, receive_memory, send_memory, receive_queue, send_queue, receive_queue_max, sockets,
-            accept_queue_connections, accept_queue_memory,
+            accept_queue_connections, accept_queue_memory, by_cause, stalled: Duration::ZERO,
         }
     }
 }
 
 prop_compose! {
-    fn process(pid: u32)(comm in name(), sums in sums(), resident_memory in any::<Option<u64>>(), info in option::of(info()))
-        -> ProcessRow
-    {
-        ProcessRow { name: ProcessName::One { pid, comm }, sums, resident_memory, info }
+    fn process(pid: u32)(
+        comm in name(),
+        sums in sums(),
+        (stall_start, resident_memory) in (option::of(proptest::num::f64::ANY), any::<Option<u64>>()),
+        info in option::of(info()),
+    ) -> ProcessRow {
+        ProcessRow { name: ProcessName::One { pid, comm }, sums, stall_start, resident_memory, info }
     }
 }
 
@@ -73,7 +78,8 @@ prop_compose! {
         (timestamp, attributed) in (proptest::num::f64::ANY, any::<[i64; 4]>()),
         (sockets, states) in any::<(u64, [u64; 11])>(),
     ) -> Sample {
-        let other = ProcessRow { name: ProcessName::Other, sums: other, resident_memory: None, info: None };
+        let other =
+            ProcessRow { name: ProcessName::Other, sums: other, stall_start: None, resident_memory: None, info: None };
         let other_cgroup = CgroupRow { path: OTHER.into(), ..other_cgroup };
         Sample {
             timestamp,

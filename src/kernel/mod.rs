@@ -24,8 +24,9 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::account::Account;
+use crate::follow::Followed;
 use crate::sample::{
-    HostFigures, NamespaceCounts, OwnerClass, Sample, Source, Stage, StageDurations, TcpState,
+    HostFigures, NamespaceCounts, OwnerClass, Sample, Source, Stage, StageDurations, SuspectCounts, TcpState,
 };
 use cgroups::Cgroups;
 use diag::{Netlink, SockDiag};
@@ -35,7 +36,7 @@ use netns::{Found, Namespace, NotEntered};
 use outcome::Outcomes;
 use owners::Owners;
 use proc_root::ProcRoot;
-use round::Round;
+use round::{Clock, Round};
 use rows::Rows;
 
 /// What to read and how much of it to show.
@@ -51,6 +52,8 @@ pub struct Scope<'a> {
     pub row_min_memory: u64,
     /// Rows of processes, and of cgroups, at most.
     pub rows_max: usize,
+    /// From when on a socket that does not move counts as stalled.
+    pub stall_after: Duration,
     /// How long a sample may take before it is given up.
     pub deadline: Duration,
 }
@@ -68,6 +71,8 @@ pub struct Reading {
     pub stages: StageDurations,
     /// Namespaces found.
     pub namespaces: NamespaceCounts,
+    /// Suspects asked.
+    pub suspects: SuspectCounts,
 }
 
 /// The kernel of this host, with what is remembered of it between samples.
@@ -78,7 +83,9 @@ pub struct Kernel<D = Netlink> {
     deadline: Duration,
     page_size: u64,
     diag: D,
+    stall_after: Duration,
     owners: Owners,
+    followed: Followed,
     counters: HostCounters,
     rows: Rows,
     /// Whether sockets exist that are not hashed, as far as the sample before knows. Only then can a dump of bound sockets
@@ -100,7 +107,9 @@ impl<D: SockDiag> Kernel<D> {
         let root = ProcRoot::new(scope.procfs);
         let page_size = rustix::param::page_size() as u64;
         Self {
+            stall_after: scope.stall_after,
             owners: Owners::new(root.clone()),
+            followed: Followed::default(),
             rows: Rows::new(
                 root.clone(),
                 Cgroups::new(scope.cgroupfs),
@@ -136,8 +145,10 @@ impl<D: SockDiag> Kernel<D> {
         watch.stop(Stage::Owners);
 
         let timestamp = unix_seconds(SystemTime::now());
-        let mut round = Round::new(&mut self.owners, self.has_unhashed);
-        let own = Self::read_own(&self.root, &mut self.diag, deadline, &mut round, &mut outcomes);
+        let clock = Clock { now: self.started.elapsed(), stall_after: self.stall_after };
+        let mut round = Round::new(&mut self.owners, &mut self.followed, clock, self.has_unhashed);
+        let own_inode = found.namespaces.first().map_or(0, |own| own.inode);
+        let own = Self::read_own(&self.root, &mut self.diag, own_inode, deadline, &mut round, &mut outcomes);
         let foreign =
             Self::read_foreign(&self.root, &mut self.diag, &found, deadline, &mut round, &mut outcomes);
         let sockets_took = watch.stop(Stage::Sockets);
@@ -145,7 +156,6 @@ impl<D: SockDiag> Kernel<D> {
         let owned = began.and_then(|()| round.finish(sockets_took, deadline));
         watch.stop(Stage::Owners);
 
-        let own_inode = found.namespaces.first().map_or(0, |own| own.inode);
         let mut figures = vec![(own_inode, own.figures)];
         figures.extend(foreign.figures);
         self.fill_host(&mut host, &figures, &found);
@@ -153,7 +163,9 @@ impl<D: SockDiag> Kernel<D> {
             sampled: u64::from(own.complete) + foreign.sampled,
             failed: u64::from(!own.complete) + foreign.failed,
         };
-        let account = outcomes.note(Source::Owners, owned).filter(|_| own.complete && foreign.complete);
+        let owned = outcomes.note(Source::Owners, owned);
+        let suspects = owned.as_ref().map_or_else(SuspectCounts::default, |(_, suspects)| *suspects);
+        let account = owned.map(|(account, _)| account).filter(|_| own.complete && foreign.complete);
         self.note_unhashed(&host, account.as_ref());
         let sample = account.map(|account| {
             self.note_unreadable(&account, &mut outcomes);
@@ -162,8 +174,9 @@ impl<D: SockDiag> Kernel<D> {
         watch.stop(Stage::Rows);
         if sample.is_some() {
             self.owners.end();
+            self.followed.end();
         }
-        Reading { host, sample, outcomes, stages: watch.finish(), namespaces }
+        Reading { host, sample, outcomes, stages: watch.finish(), namespaces, suspects }
     }
 
     fn find_namespaces(&self, pids: &[u32], outcomes: &mut Outcomes) -> Found {
@@ -186,12 +199,13 @@ impl<D: SockDiag> Kernel<D> {
     fn read_own(
         root: &ProcRoot,
         diag: &mut D,
+        inode: u64,
         deadline: Instant,
         round: &mut Round<'_>,
         outcomes: &mut Outcomes,
     ) -> Own {
         let figures = NamespaceFigures::read(root, "self/net", outcomes);
-        let dumped = round.dump_namespace(diag, figures.inuse(), deadline);
+        let dumped = round.dump_namespace(diag, inode, figures.inuse(), deadline);
         Own { figures, complete: outcomes.note(Source::SockDiag, dumped).is_some() }
     }
 
@@ -245,7 +259,7 @@ impl<D: SockDiag> Kernel<D> {
             Ok(()) => {
                 let figures = NamespaceFigures::read(root, "thread-self/net", outcomes);
                 foreign.figures.push((namespace.inode, figures));
-                let dumped = round.dump_namespace(diag, figures.inuse(), deadline);
+                let dumped = round.dump_namespace(diag, namespace.inode, figures.inuse(), deadline);
                 if outcomes.note(Source::SockDiag, dumped).is_some() {
                     foreign.sampled += 1;
                 } else {
@@ -313,7 +327,7 @@ impl<D: SockDiag> Kernel<D> {
         let memory = host.tcp_memory.and_then(|memory| i64::try_from(memory).ok());
         let bound = host::unattributed_bound(&self.root, self.page_size);
         let (processes, processes_truncated) =
-            self.rows.processes(account, &self.owners, self.started.elapsed());
+            self.rows.processes(account, &self.owners, self.started.elapsed(), timestamp);
         let cgroups = self.rows.cgroups(account, self.started.elapsed(), outcomes);
         Sample {
             timestamp,

@@ -5,16 +5,21 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
 
-use super::diag::{Query, SockDiag};
+use super::diag::{Entry, Fate, Query, SockDiag};
 use super::error::Error;
 use super::owners::{Lookup, Owners, Sighting};
 use crate::account::{Account, Owner, ProcessId};
-use crate::sample::Reason;
+use crate::cause::{History, Verdicts, judge};
+use crate::follow::{Followed, Sighted, SocketKey};
+use crate::sample::{Reason, SuspectCounts};
 use crate::socket::{Listeners, Route, Socket};
 
 /// What a search for owners may cost beside the dump: a quarter, so that a host with many short
 /// connections, whose owners are mostly gone before they can be found, does not pay for them.
 const SEARCH_SHARE: u32 = 4;
+
+/// Suspects asked in one namespace. An answer takes 3 us, so these are 12 ms; the others count as active, and as skipped.
+const SUSPECTS_MAX: usize = 4096;
 
 /// Sockets looked up in a row. Each lookup misses the CPU's cache; a row of them misses together.
 const BATCH: usize = 128;
@@ -23,18 +28,41 @@ const BATCH: usize = 128;
 /// pods do, that spares the walk over the host-wide hash (100 ns for each socket of other namespaces).
 const LISTENERS_FIRST_MAX: u64 = 256;
 
+/// When a round takes place, and from when on a socket counts as stalled.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Since any fixed moment.
+    pub now: Duration,
+    /// `--stall.after`
+    pub stall_after: Duration,
+}
+
 /// The sums of a round in progress.
 #[derive(Debug)]
 pub struct Round<'a> {
     owners: &'a mut Owners,
+    followed: &'a mut Followed,
+    clock: Clock,
+    namespace: u64,
+    counts: SuspectCounts,
     asks_for_bound: bool,
     account: Account,
     listeners: Listeners,
-    batch: Vec<(Socket, Route)>,
+    batch: Vec<(Entry, Route)>,
     /// Cookies of the namespace being dumped, as far as `owners` cannot tell by the inode whether a socket has come before:
     /// one can move between hash tables during a dump and be shown twice.
     cookies: HashSet<u64>,
+    /// Sockets of the namespace being dumped that tcp_info is to be asked of.
+    suspects: Vec<Suspect>,
     pending: Vec<Pending>,
+}
+
+/// A socket that holds something for longer than one sample.
+#[derive(Debug)]
+struct Suspect {
+    entry: Entry,
+    route: Route,
+    history: History,
 }
 
 /// A socket whose holder must be found or confirmed first.
@@ -44,31 +72,46 @@ struct Pending {
     /// The file to look for: the socket's own, or its listener's.
     inode: u32,
     is_queued: bool,
+    verdicts: Verdicts,
 }
 
 impl<'a> Round<'a> {
     /// A round that looks owners up in `owners`, and asks for bound but unconnected sockets if there may be any.
-    pub fn new(owners: &'a mut Owners, asks_for_bound: bool) -> Self {
+    pub fn new(
+        owners: &'a mut Owners,
+        followed: &'a mut Followed,
+        clock: Clock,
+        asks_for_bound: bool,
+    ) -> Self {
         Self {
             owners,
+            followed,
+            clock,
+            namespace: 0,
+            counts: SuspectCounts::default(),
             asks_for_bound,
             account: Account::default(),
             listeners: Listeners::default(),
             batch: Vec::with_capacity(BATCH),
             cookies: HashSet::new(),
+            suspects: Vec::new(),
             pending: Vec::new(),
         }
     }
 
-    /// Dumps the calling thread's namespace, whose sockstats say that it has `inuse` TCP sockets.
+    /// Dumps the calling thread's namespace, whose sockstats say that it has `inuse` TCP sockets, and asks tcp_info of its
+    /// suspects.
     pub fn dump_namespace(
         &mut self,
         diag: &mut impl SockDiag,
+        namespace: u64,
         inuse: Option<u64>,
         deadline: Instant,
     ) -> Result<(), Error> {
+        self.namespace = namespace;
         self.listeners.clear();
         self.cookies.clear();
+        self.suspects.clear();
         match inuse {
             Some(0) => return Ok(()),
             Some(inuse) if inuse <= LISTENERS_FIRST_MAX => {
@@ -89,6 +132,7 @@ impl<'a> Round<'a> {
                 result => result?,
             }
         }
+        self.interrogate(diag, deadline);
         Ok(())
     }
 
@@ -102,7 +146,7 @@ impl<'a> Round<'a> {
         diag.dump(query, deadline, &mut |entry| {
             *sockets += 1;
             let route = self.listeners.route(&entry.socket, &entry.local);
-            self.batch.push((entry.socket, route));
+            self.batch.push((*entry, route));
             if self.batch.len() == BATCH {
                 self.take_batch();
             }
@@ -113,46 +157,99 @@ impl<'a> Round<'a> {
 
     fn take_batch(&mut self) {
         let Self { batch, owners, cookies, .. } = self;
-        batch.retain(|(socket, route)| {
+        batch.retain(|(entry, route)| {
+            let cookie = entry.socket.cookie;
             let sighting = match route {
-                Route::Held(inode) | Route::Queued(inode) => owners.sight(*inode, socket.cookie),
+                Route::Held(inode) | Route::Queued(inode) => owners.sight(*inode, cookie),
                 Route::Orphan | Route::Nobody => Sighting::Unknown,
             };
             match sighting {
                 Sighting::First => true,
                 Sighting::Duplicate => false,
-                Sighting::Unknown => cookies.insert(socket.cookie),
+                Sighting::Unknown => cookies.insert(cookie),
             }
         });
         let mut batch = std::mem::take(&mut self.batch);
-        for (socket, route) in batch.drain(..) {
-            match route {
-                Route::Held(inode) => self.place(socket, inode, false),
-                Route::Queued(inode) => self.place(socket, inode, true),
-                Route::Orphan => self.account.add(&socket, Owner::Orphan),
-                Route::Nobody => self.account.add(&socket, Owner::Unresolved),
-            }
+        for (entry, route) in batch.drain(..) {
+            self.take(entry, route);
         }
         self.batch = batch;
     }
 
-    fn place(&mut self, socket: Socket, inode: u32, is_queued: bool) {
-        match self.owners.lookup(inode, socket.memory()) {
-            Lookup::Known(process) => self.account.add(&socket, owner(process, is_queued)),
-            Lookup::Pending => self.pending.push(Pending { socket, inode, is_queued }),
-            Lookup::Nobody => self.account.add(&socket, Owner::Unresolved),
+    fn take(&mut self, entry: Entry, route: Route) {
+        let socket = &entry.socket;
+        let is_queued = matches!(route, Route::Queued(_));
+        let key = SocketKey { namespace: self.namespace, cookie: socket.cookie };
+        let verdicts = match self.followed.sight(key, socket, is_queued, self.clock.now) {
+            Some(Sighted { history, is_suspect: true }) => {
+                self.suspects.push(Suspect { entry, route, history });
+                return;
+            }
+            Some(Sighted { history, .. }) => judge(socket, is_queued, &history, self.clock.stall_after),
+            None => Verdicts::ACTIVE,
+        };
+        self.count(*socket, route, verdicts);
+    }
+
+    /// Asks tcp_info of the suspects and counts them.
+    fn interrogate(&mut self, diag: &mut impl SockDiag, deadline: Instant) {
+        let mut suspects = std::mem::take(&mut self.suspects);
+        // Whoever holds most is asked first: memory is what this is about.
+        suspects.sort_unstable_by_key(|suspect| std::cmp::Reverse(suspect.entry.socket.memory()));
+        let asked: Vec<Entry> = suspects.iter().take(SUSPECTS_MAX).map(|suspect| suspect.entry).collect();
+        self.counts.skipped += (suspects.len() - asked.len()) as u64;
+        let fates = if asked.is_empty() { Vec::new() } else { diag.ask(asked, deadline) };
+        let fates = fates.into_iter().map(Some).chain(std::iter::repeat(None));
+        for (Suspect { entry, route, mut history }, fate) in suspects.into_iter().zip(fates) {
+            let key = SocketKey { namespace: self.namespace, cookie: entry.socket.cookie };
+            match fate {
+                Some(Fate::Answered(then, info)) => {
+                    self.counts.answered += 1;
+                    history.answer =
+                        self.followed.answer(key, &then.socket, then.rcvbuf, info, self.clock.now);
+                }
+                Some(Fate::Vanished) => self.counts.vanished += 1,
+                Some(Fate::TimedOut) => self.counts.timed_out += 1,
+                Some(Fate::Skipped) => self.counts.skipped += 1,
+                Some(Fate::Failed) => self.counts.failed += 1,
+                None => {}
+            }
+            let is_queued = matches!(route, Route::Queued(_));
+            let verdicts = judge(&entry.socket, is_queued, &history, self.clock.stall_after);
+            self.count(entry.socket, route, verdicts);
         }
     }
 
-    /// Finds the owners still missing and returns the sums. `dumped_in` is what the dumps took.
-    pub fn finish(mut self, dumped_in: Duration, deadline: Instant) -> Result<Account, Error> {
+    fn count(&mut self, socket: Socket, route: Route, verdicts: Verdicts) {
+        match route {
+            Route::Held(inode) => self.place(socket, inode, false, verdicts),
+            Route::Queued(inode) => self.place(socket, inode, true, verdicts),
+            Route::Orphan => self.account.add(&socket, Owner::Orphan, &verdicts),
+            Route::Nobody => self.account.add(&socket, Owner::Unresolved, &verdicts),
+        }
+    }
+
+    fn place(&mut self, socket: Socket, inode: u32, is_queued: bool, verdicts: Verdicts) {
+        match self.owners.lookup(inode, socket.memory()) {
+            Lookup::Known(process) => self.account.add(&socket, owner(process, is_queued), &verdicts),
+            Lookup::Pending => self.pending.push(Pending { socket, inode, is_queued, verdicts }),
+            Lookup::Nobody => self.account.add(&socket, Owner::Unresolved, &verdicts),
+        }
+    }
+
+    /// Finds the owners still missing and returns the sums, and how the suspects fared. `dumped_in` is what the dumps took.
+    pub fn finish(
+        mut self,
+        dumped_in: Duration,
+        deadline: Instant,
+    ) -> Result<(Account, SuspectCounts), Error> {
         self.owners.resolve(dumped_in / SEARCH_SHARE, deadline)?;
-        for Pending { socket, inode, is_queued } in &self.pending {
+        for Pending { socket, inode, is_queued, verdicts } in &self.pending {
             let owner =
                 self.owners.holder(*inode).map_or(Owner::Unresolved, |process| owner(process, *is_queued));
-            self.account.add(socket, owner);
+            self.account.add(socket, owner, verdicts);
         }
-        Ok(self.account)
+        Ok((self.account, self.counts))
     }
 }
 

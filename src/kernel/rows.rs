@@ -34,7 +34,14 @@ impl Rows {
     }
 
     /// Rows of processes, largest first, and how many found no place. Whatever has no row is in the last one.
-    pub fn processes(&mut self, account: &Account, owners: &Owners, now: Duration) -> (Vec<ProcessRow>, u64) {
+    /// `now` is any clock that only grows, `timestamp` the sample's.
+    pub fn processes(
+        &mut self,
+        account: &Account,
+        owners: &Owners,
+        now: Duration,
+        timestamp: f64,
+    ) -> (Vec<ProcessRow>, u64) {
         // A row without any socket left stays for a while too, as long as its process lives.
         let idle: Vec<ProcessId> = self
             .process_selection
@@ -49,16 +56,24 @@ impl Rows {
             // One that has exited since the dump is counted with the others.
             let Some(pid) = owners.pid(id) else { continue };
             let Some(comm) = process::comm(&self.root, pid) else { continue };
+            let sums = left.remove(&id).unwrap_or_default();
             rows.push(ProcessRow {
                 name: ProcessName::One { pid, comm },
-                sums: left.remove(&id).unwrap_or_default(),
+                stall_start: stall_start(&sums, timestamp),
+                sums,
                 resident_memory: process::resident_memory(&self.root, pid, self.page_size),
                 info: Some(process::info(&self.root, pid)),
             });
         }
         let mut others = SocketSums::default();
         left.values().for_each(|sums| others.merge(sums));
-        rows.push(ProcessRow { name: ProcessName::Other, sums: others, resident_memory: None, info: None });
+        rows.push(ProcessRow {
+            name: ProcessName::Other,
+            stall_start: stall_start(&others, timestamp),
+            sums: others,
+            resident_memory: None,
+            info: None,
+        });
         (rows, chosen.truncated)
     }
 
@@ -93,4 +108,9 @@ impl Rows {
         });
         rows
     }
+}
+
+/// When the longest stall began, without the noise below a millisecond that two clocks have between them: it stands still.
+fn stall_start(sums: &SocketSums, timestamp: f64) -> Option<f64> {
+    (!sums.stalled.is_zero()).then(|| ((timestamp - sums.stalled.as_secs_f64()) * 1e3).round() / 1e3)
 }

@@ -342,6 +342,64 @@ impl Capability {
     }
 }
 
+/// Why a process's TCP memory is held; label values of the memory by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Cause {
+    /// Unread payload, and the application takes none of it.
+    NotReading,
+    /// The application reads, and the queue is never empty: its buffer or window is the limit.
+    SlowReading,
+    /// Nobody accepts the connection.
+    AcceptQueue,
+    /// The peer has closed, the application has not, and does nothing.
+    CloseWait,
+    /// Half closed by shutdown(), with data that nobody reads.
+    HalfClosed,
+    /// Segments behind a hole.
+    OutOfOrder,
+    /// Payload in tiny segments: the buffers are a multiple of it.
+    SmallSegments,
+    /// Our data, against the peer's closed window.
+    PeerNotReading,
+    /// Our data, which nothing acknowledges.
+    PathStalled,
+    /// Everything else: data on its way.
+    Active,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 10] = [
+        Self::NotReading,
+        Self::SlowReading,
+        Self::AcceptQueue,
+        Self::CloseWait,
+        Self::HalfClosed,
+        Self::OutOfOrder,
+        Self::SmallSegments,
+        Self::PeerNotReading,
+        Self::PathStalled,
+        Self::Active,
+    ];
+
+    /// Label value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NotReading => "not_reading",
+            Self::SlowReading => "slow_reading",
+            Self::AcceptQueue => "accept_queue",
+            Self::CloseWait => "close_wait",
+            Self::HalfClosed => "half_closed",
+            Self::OutOfOrder => "out_of_order",
+            Self::SmallSegments => "small_segments",
+            Self::PeerNotReading => "peer_not_reading",
+            Self::PathStalled => "path_stalled",
+            Self::Active => "active",
+        }
+    }
+}
+
 /// Why the web server turned somebody away; label values of `skmem_exporter_http_refused_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use skmem_exporter::kernel::diag::{Dump, Entry, Progress, Query, SockDiag};
+use skmem_exporter::kernel::diag::{Answers, Dump, Entry, Fate, Progress, Query, SockDiag};
 use skmem_exporter::kernel::error::Error;
 use skmem_exporter::kernel::{Kernel, Reading, Scope};
 use skmem_exporter::sample::{Exposed, Sample};
@@ -31,6 +31,11 @@ impl SockDiag for Recorded {
             Progress::More => Err(dump.incomplete("end of recording")),
         }
     }
+
+    /// A recording answers no questions.
+    fn ask(&mut self, suspects: Vec<Entry>, _: Instant) -> Answers {
+        vec![Fate::Skipped; suspects.len()]
+    }
 }
 
 /// Reads annotated hex: bytes, and from `#` on a comment.
@@ -50,6 +55,7 @@ pub fn readings() -> [Reading; 2] {
         all_namespaces: false,
         row_min_memory: 8192,
         rows_max: 50,
+        stall_after: Duration::from_secs(30),
         deadline: Duration::from_mins(1),
     };
     let mut kernel = Kernel::with_diag(&scope, Recorded);

@@ -14,6 +14,7 @@ use rustix::net::{
 
 use super::super::error::Error;
 use super::message::{Dump, Entry, Progress};
+use super::suspects::{Answers, Interrogator};
 use super::{Query, SockDiag};
 
 /// Room for one datagram. The kernel fills up to 32 KiB however large the buffer is (`netlink_recvmsg`), and up to
@@ -25,11 +26,12 @@ const DATAGRAM_MAX: usize = 64 * 1024;
 pub struct Netlink {
     buffer: Vec<u8>,
     sequence: u32,
+    interrogator: Interrogator,
 }
 
 impl Default for Netlink {
     fn default() -> Self {
-        Self { buffer: vec![0; DATAGRAM_MAX], sequence: 0 }
+        Self { buffer: vec![0; DATAGRAM_MAX], sequence: 0, interrogator: Interrogator::default() }
     }
 }
 
@@ -37,13 +39,7 @@ impl SockDiag for Netlink {
     fn dump(&mut self, query: Query, deadline: Instant, each: &mut dyn FnMut(&Entry)) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let dump = Dump::new(query, self.sequence);
-        let socket = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            Some(netlink::SOCK_DIAG),
-        )
-        .map_err(|errno| call("socket(NETLINK_SOCK_DIAG)", errno))?;
+        let socket = open()?;
         send(&socket, &query.request(self.sequence))?;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -67,9 +63,21 @@ impl SockDiag for Netlink {
             }
         }
     }
+
+    fn ask(&mut self, suspects: Vec<Entry>, deadline: Instant) -> Answers {
+        self.interrogator.ask(suspects, deadline)
+    }
 }
 
-fn send(socket: &OwnedFd, request: &[u8]) -> Result<(), Error> {
+/// A sock_diag socket in the calling thread's network namespace.
+pub fn open() -> Result<OwnedFd, Error> {
+    let flags = SocketFlags::CLOEXEC;
+    socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG))
+        .map_err(|errno| call("socket(NETLINK_SOCK_DIAG)", errno))
+}
+
+/// Sends a request to the kernel, which handles it before this returns.
+pub fn send(socket: &OwnedFd, request: &[u8]) -> Result<(), Error> {
     let kernel = SocketAddrNetlink::new(0, 0);
     loop {
         match sendto(socket, request, SendFlags::empty(), &kernel) {
@@ -82,7 +90,7 @@ fn send(socket: &OwnedFd, request: &[u8]) -> Result<(), Error> {
 
 /// Receives one datagram of the kernel's; `None` for one of another sender, which is not ours to read.
 /// A truncated datagram is `EOVERFLOW`.
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
     let mut control = RecvAncillaryBuffer::default();
     let received = loop {
         match recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::empty()) {
@@ -97,6 +105,7 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<usize>, Errno> 
     Ok(sender.is_some_and(|sender| sender.pid() == 0).then_some(received.bytes))
 }
 
-fn call(call: &'static str, errno: Errno) -> Error {
+/// The error of a failed system call.
+pub fn call(call: &'static str, errno: Errno) -> Error {
     Error::Call { call, source: io::Error::from(errno) }
 }

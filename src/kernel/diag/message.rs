@@ -3,12 +3,13 @@
 use std::io;
 
 use netlink_packet_core::{NLMSG_ALIGNTO, NetlinkBuffer, NlasIterator};
-use netlink_packet_sock_diag::constants::{INET_DIAG_SKMEMINFO, SOCK_DIAG_BY_FAMILY};
+use netlink_packet_sock_diag::constants::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, SOCK_DIAG_BY_FAMILY};
 
 use super::super::error::Error;
 use super::Query;
 use crate::sample::TcpState;
-use crate::socket::{LocalEnd, Socket};
+use crate::socket::{LocalEnd, RemoteEnd, Socket};
+use crate::tcp_info::TcpInfo;
 
 /// Answers to the legacy request carry its own type.
 const TCPDIAG_GETSOCK: u16 = 18;
@@ -30,6 +31,10 @@ pub struct Entry {
     pub socket: Socket,
     /// Its local end.
     pub local: LocalEnd,
+    /// Its remote end.
+    pub remote: RemoteEnd,
+    /// `sk_rcvbuf`: how far its receive memory may grow now. Bytes.
+    pub rcvbuf: u32,
 }
 
 /// How far a dump is.
@@ -39,6 +44,30 @@ pub enum Progress {
     More,
     /// `NLMSG_DONE` has come.
     Done,
+}
+
+/// Decodes the answer to an exact query: one datagram of one message. `None`: the socket is gone.
+pub fn exact(datagram: &[u8], sequence: u32) -> Result<Option<(Entry, TcpInfo)>, Error> {
+    let query = "exact";
+    let malformed = |what: String| Error::Message { query, what };
+    let message = NetlinkBuffer::new_checked(datagram).map_err(|error| malformed(error.to_string()))?;
+    if message.sequence_number() != sequence {
+        return Err(malformed(format!("answer to request {}", message.sequence_number())));
+    }
+    match message.message_type() {
+        SOCK_DIAG_BY_FAMILY => Ok(entry(message.payload())
+            .map_err(malformed)?
+            // LISTEN and CLOSE have no tcp_info: it has changed its state since the dump.
+            .and_then(|(entry, info)| Some((entry, info?)))),
+        NLMSG_ERROR => match status(message.payload()) {
+            Some(status) if status == -libc::ENOENT || status == -libc::ESTALE => Ok(None),
+            Some(status) => {
+                Err(Error::Refused { query, source: io::Error::from_raw_os_error(status.saturating_neg()) })
+            }
+            None => Err(malformed("error message without an error".to_owned())),
+        },
+        other => Err(malformed(format!("message of type {other}"))),
+    }
 }
 
 /// A dump in progress: feed it the kernel's datagrams until it is done.
@@ -76,7 +105,7 @@ impl Dump {
             let payload = message.payload();
             match message.message_type() {
                 SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => {
-                    if let Some(entry) = entry(payload).map_err(|what| self.malformed(what))? {
+                    if let Some((entry, _)) = entry(payload).map_err(|what| self.malformed(what))? {
                         each(&entry);
                     }
                 }
@@ -125,12 +154,13 @@ fn status(payload: &[u8]) -> Option<i32> {
     Some(i32::from_ne_bytes(*payload.first_chunk()?))
 }
 
-/// Decodes `struct inet_diag_msg` and its attributes; `None` for a minisock, which holds no buffers.
+/// Decodes `struct inet_diag_msg` and its attributes, tcp_info where it was asked for; `None` for a minisock, which
+/// holds no buffers.
 ///
 /// Fields at fixed offsets, ports in network byte order:
 /// family, state, timer, retrans (u8 each), sport, dport (be16), src, dst (16 bytes each), if (u32), cookie
 /// (2 x u32), expires, rqueue, wqueue, uid, inode (u32 each).
-fn entry(payload: &[u8]) -> Result<Option<Entry>, String> {
+fn entry(payload: &[u8]) -> Result<Option<(Entry, Option<TcpInfo>)>, String> {
     let Some((fixed, attributes)) = payload.split_first_chunk::<INET_DIAG_MSG_LEN>() else {
         return Err(format!("inet_diag_msg of {} bytes, expected {INET_DIAG_MSG_LEN}", payload.len()));
     };
@@ -139,10 +169,12 @@ fn entry(payload: &[u8]) -> Result<Option<Entry>, String> {
 
     let mut memory = None;
     let mut cgroup = 0;
+    let mut info = None;
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute.map_err(|error| error.to_string())?;
         match attribute.kind() {
             INET_DIAG_SKMEMINFO => memory = Some(skmeminfo(attribute.value())?),
+            INET_DIAG_INFO => info = Some(TcpInfo::parse(attribute.value())?),
             INET_DIAG_CGROUP_ID => {
                 let id = attribute.value().first_chunk().ok_or("short INET_DIAG_CGROUP_ID")?;
                 cgroup = u64::from_ne_bytes(*id);
@@ -150,7 +182,7 @@ fn entry(payload: &[u8]) -> Result<Option<Entry>, String> {
             _ => {}
         }
     }
-    let Some((rmem_alloc, wmem_queued, forward_alloc)) = memory else {
+    let Some(SkMemory { rmem_alloc, rcvbuf, wmem_queued, forward_alloc }) = memory else {
         return match state {
             // FIN_WAIT2 after close() and half-open requests are minisocks: sockstat counts them, none has a buffer.
             TcpState::FinWait2 | TcpState::SynRecv | TcpState::TimeWait => Ok(None),
@@ -158,9 +190,9 @@ fn entry(payload: &[u8]) -> Result<Option<Entry>, String> {
         };
     };
 
-    let mut address = [0; 16];
-    address.copy_from_slice(&fixed[8..24]);
-    Ok(Some(Entry {
+    let address = |at: usize| std::array::from_fn(|index| fixed[at + index]);
+    let port = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+    let entry = Entry {
         socket: Socket {
             // inet_diag splits the cookie into two words, low one first.
             cookie: u64::from(word(44)) | u64::from(word(48)) << 32,
@@ -173,18 +205,23 @@ fn entry(payload: &[u8]) -> Result<Option<Entry>, String> {
             wqueue: word(60),
             state,
         },
-        local: LocalEnd {
-            family: fixed[0],
-            port: u16::from_be_bytes([fixed[4], fixed[5]]),
-            interface: word(40),
-            address,
-        },
-    }))
+        local: LocalEnd { family: fixed[0], port: port(4), interface: word(40), address: address(8) },
+        remote: RemoteEnd { port: port(6), address: address(24) },
+        rcvbuf,
+    };
+    Ok(Some((entry, info)))
 }
 
-/// rmem_alloc, wmem_queued and forward_alloc out of `SK_MEMINFO_*` (`sk_get_meminfo`): rmem_alloc, rcvbuf, wmem_alloc,
+struct SkMemory {
+    rmem_alloc: u32,
+    rcvbuf: u32,
+    wmem_queued: u32,
+    forward_alloc: i32,
+}
+
+/// The words we use of `SK_MEMINFO_*` (`sk_get_meminfo`): rmem_alloc, rcvbuf, wmem_alloc,
 /// sndbuf, fwd_alloc, wmem_queued, optmem, and on newer kernels backlog and drops. Six words are enough.
-fn skmeminfo(value: &[u8]) -> Result<(u32, u32, i32), String> {
+fn skmeminfo(value: &[u8]) -> Result<SkMemory, String> {
     let word = |index: usize| {
         value
             .get(index * 4..)
@@ -192,7 +229,12 @@ fn skmeminfo(value: &[u8]) -> Result<(u32, u32, i32), String> {
             .map(|bytes| u32::from_ne_bytes(*bytes))
             .ok_or_else(|| format!("SKMEMINFO of {} bytes", value.len()))
     };
-    Ok((word(0)?, word(5)?, word(4)?.cast_signed()))
+    Ok(SkMemory {
+        rmem_alloc: word(0)?,
+        rcvbuf: word(1)?,
+        wmem_queued: word(5)?,
+        forward_alloc: word(4)?.cast_signed(),
+    })
 }
 
 #[cfg(test)]

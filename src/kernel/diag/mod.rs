@@ -3,10 +3,12 @@
 mod dump;
 mod message;
 mod query;
+mod suspects;
 
 pub use dump::Netlink;
 pub use message::{Dump, Entry, Progress};
 pub use query::Query;
+pub use suspects::{Answers, Fate};
 
 use std::time::Instant;
 
@@ -19,4 +21,8 @@ pub trait SockDiag: Send {
     /// # Errors
     /// Any error means that the dump is incomplete and what `each` saw must not be published.
     fn dump(&mut self, query: Query, deadline: Instant, each: &mut dyn FnMut(&Entry)) -> Result<(), Error>;
+
+    /// Asks tcp_info of these sockets of the calling thread's namespace, as far as that goes before `deadline`: one answer
+    /// for each, in order.
+    fn ask(&mut self, suspects: Vec<Entry>, deadline: Instant) -> Answers;
 }

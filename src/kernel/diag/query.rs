@@ -1,8 +1,12 @@
-//! The dump requests, as bytes.
+//! The requests, as bytes.
+
+use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, SOCK_DIAG_BY_FAMILY};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DIAG_BY_FAMILY};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+
+use super::Entry;
 
 /// `TCPDIAG_GETSOCK`: the request from before SOCK_DIAG_BY_FAMILY. It alone walks the hash once for both address
 /// families; the walk is what a dump costs where most sockets belong to other namespaces.
@@ -58,16 +62,53 @@ impl Query {
             Self::MptcpV4 => (SOCK_DIAG_BY_FAMILY, mptcp_body(AF_INET, SocketId::new_v4())),
             Self::MptcpV6 => (SOCK_DIAG_BY_FAMILY, mptcp_body(AF_INET6, SocketId::new_v6())),
         };
-        let mut message = vec![0; HEADER_LEN];
-        message.extend_from_slice(&body);
-        let length = u32::try_from(message.len()).expect("a request is under 100 bytes");
-        let mut header = NetlinkBuffer::new(&mut message);
-        header.set_length(length);
-        header.set_message_type(kind);
-        header.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
-        header.set_sequence_number(sequence);
-        message
+        message(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, &body)
     }
+}
+
+/// The message that asks for tcp_info of one socket. It takes that socket's lock: never send it from a thread that must
+/// go on.
+pub fn exact_request(entry: &Entry, sequence: u32) -> Vec<u8> {
+    let address = |bytes: [u8; 16]| match entry.local.family {
+        AF_INET => IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        _ => IpAddr::from(bytes),
+    };
+    let request = InetRequest {
+        family: entry.local.family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::INFO | ExtensionFlags::SKMEMINFO,
+        states: StateFlags::all(),
+        socket_id: SocketId {
+            source_port: entry.local.port,
+            destination_port: entry.remote.port,
+            source_address: address(entry.local.address),
+            destination_address: address(entry.remote.address),
+            interface_id: entry.local.interface,
+            cookie: cookie_words(entry.socket.cookie),
+        },
+    };
+    let mut body = vec![0; request.buffer_len()];
+    request.emit(&mut body);
+    message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, sequence, &body)
+}
+
+/// A cookie as two words in the machine's order, the low one first.
+#[allow(clippy::cast_possible_truncation)] // each half is cut off on purpose
+fn cookie_words(cookie: u64) -> [u8; 8] {
+    let (low, high) = ((cookie as u32).to_ne_bytes(), ((cookie >> 32) as u32).to_ne_bytes());
+    std::array::from_fn(|index| if index < 4 { low[index] } else { high[index - 4] })
+}
+
+fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; HEADER_LEN];
+    message.extend_from_slice(body);
+    let length = u32::try_from(message.len()).expect("a request is under 100 bytes");
+    let mut header = NetlinkBuffer::new(&mut message);
+    header.set_length(length);
+    header.set_message_type(kind);
+    header.set_flags(flags);
+    header.set_sequence_number(sequence);
+    message
 }
 
 const HEADER_LEN: usize = 16;

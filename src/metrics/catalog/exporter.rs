@@ -2,11 +2,20 @@
 
 use super::super::BUILD;
 use super::{Choice, Group, Kind, Label, Metric, Unit};
-use crate::sample::{Capability, NamespaceCounts, Reason, Refusal, Source, Stage};
+use crate::sample::{Capability, NamespaceCounts, Reason, Refusal, Source, Stage, SuspectCounts};
 
 /// The label values of the namespaces' counts, and the figure each stands for.
 const NAMESPACE_OUTCOMES: [Choice<NamespaceCounts>; 2] =
     [("sampled", |counts| counts.sampled), ("failed", |counts| counts.failed)];
+
+/// The label values of the suspects' counts, and the figure each stands for.
+const SUSPECT_OUTCOMES: [Choice<SuspectCounts>; 5] = [
+    ("answered", |counts| counts.answered),
+    ("vanished", |counts| counts.vanished),
+    ("timed_out", |counts| counts.timed_out),
+    ("skipped", |counts| counts.skipped),
+    ("failed", |counts| counts.failed),
+];
 
 const SOURCE: Label = Label::closed("source", || Source::ALL.map(Source::label).to_vec());
 
@@ -92,6 +101,16 @@ pub(super) const GROUP: Group = Group {
                         out.push([source.label().into(), reason.label().into()], count);
                     }
                 }
+            },
+        },
+        Metric {
+            name: "skmem_suspect_queries_total",
+            kind: Kind::Counter,
+            unit: Unit::None,
+            labels: &[Label::closed("outcome", || SUSPECT_OUTCOMES.map(|(label, _)| label).to_vec())],
+            help: "Sockets that held something for longer than one sample and were to be asked for tcp_info through                    sock_diag; one that was not answered counts as active",
+            read: |exposed, out| {
+                out.each(SUSPECT_OUTCOMES.map(|(label, read)| (label, read(&exposed.exporter.suspects))));
             },
         },
         Metric {

@@ -2,7 +2,7 @@
 
 use super::super::families::process_labels;
 use super::{Group, Kind, Label, Metric, Unit};
-use crate::sample::ProcessState;
+use crate::sample::{Cause, ProcessState};
 
 const PID: Label = Label::open("pid", "process id in the namespace of `--path.procfs`, or `other`");
 const PROCESS: Label =
@@ -114,6 +114,29 @@ pub(super) const GROUP: Group = Group {
             help: "resident of /proc/PID/statm times the page size: what the process itself occupies, which its \
                    sockets' memory is no part of",
             read: |exposed, out| out.each_process(exposed, |row| row.resident_memory),
+        },
+        Metric {
+            name: "skmem_process_tcp_memory_by_cause_bytes",
+            kind: Kind::Gauge,
+            unit: Unit::Bytes,
+            labels: &[PID, PROCESS, Label::closed("cause", || Cause::ALL.map(Cause::label).to_vec())],
+            help: "The same memory split by why it is held, judged from the queues of successive samples of sock_diag                    and, for sockets that held something for longer than one, from tcp_info; docs/causes.md has the rules",
+            read: |exposed, out| {
+                for row in exposed.sample.iter().flat_map(|sample| &sample.processes) {
+                    for (cause, bytes) in Cause::ALL.into_iter().zip(row.sums.by_cause) {
+                        let [pid, process] = process_labels(&row.name);
+                        out.push([pid, process, cause.label().into()], bytes);
+                    }
+                }
+            },
+        },
+        Metric {
+            name: "skmem_process_tcp_stall_start_timestamp_seconds",
+            kind: Kind::Gauge,
+            unit: Unit::Seconds,
+            labels: &[PID, PROCESS],
+            help: "Since when its oldest stalled socket has not moved, as seen in successive samples of sock_diag and                    tcp_info, seconds since the epoch; absent without a stalled socket",
+            read: |exposed, out| out.each_process(exposed, |row| row.stall_start),
         },
         Metric {
             name: "skmem_process_info",

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skmem_exporter::sample::{
-    BufferLevels, CgroupRow, ExporterFigures, Exposed, HostFigures, MemoryCounters, MemoryLevels,
+    BufferLevels, Cause, CgroupRow, ExporterFigures, Exposed, HostFigures, MemoryCounters, MemoryLevels,
     NamespaceCounts, OTHER, ProcessInfo, ProcessName, ProcessRow, Reason, Sample, SegmentCounters,
-    SelfFigures, SocketSums, Source, SourceState, TcpState,
+    SelfFigures, SocketSums, Source, SourceState, SuspectCounts, TcpState,
 };
 
 const COUNT: u32 = 12;
@@ -94,6 +94,7 @@ pub(crate) fn everything() -> (Exposed, Numbers) {
             ProcessRow {
                 name: ProcessName::One { pid: 1, comm: "systemd".into() },
                 sums: distinct_sums(&mut n),
+                stall_start: Some(n.seconds()),
                 resident_memory: Some(n.next()),
                 info: Some(ProcessInfo {
                     exe: "/usr/lib/systemd/systemd".into(),
@@ -106,6 +107,7 @@ pub(crate) fn everything() -> (Exposed, Numbers) {
             ProcessRow {
                 name: ProcessName::Other,
                 sums: distinct_sums(&mut n),
+                stall_start: Some(n.seconds()),
                 resident_memory: None,
                 info: None,
             },
@@ -130,6 +132,13 @@ pub(crate) fn everything() -> (Exposed, Numbers) {
         overruns: n.next(),
         namespaces: NamespaceCounts { sampled: n.next(), failed: n.next() },
         capabilities: [true, false, true],
+        suspects: SuspectCounts {
+            answered: n.next(),
+            vanished: n.next(),
+            timed_out: n.next(),
+            skipped: n.next(),
+            failed: n.next(),
+        },
         refusals: std::array::from_fn(|_| n.next()),
         process: Some(SelfFigures {
             cpu_seconds: n.seconds(),
@@ -154,6 +163,8 @@ fn distinct_sums(n: &mut Numbers) -> SocketSums {
         sockets: std::array::from_fn(|_| n.next()),
         accept_queue_connections: n.next(),
         accept_queue_memory: n.signed(),
+        by_cause: std::array::from_fn(|_| n.signed()),
+        stalled: Duration::ZERO,
     }
 }
 
@@ -162,7 +173,13 @@ pub(crate) fn busy() -> Exposed {
     let mut processes: Vec<ProcessRow> = (0_u32..).zip(HOSTILE).map(|(i, comm)| busy_row(i, comm)).collect();
     processes.push(ProcessRow {
         name: ProcessName::Other,
-        sums: SocketSums { memory: -4096, sockets: [2, 0, 0, 1, 0], ..SocketSums::default() },
+        sums: SocketSums {
+            memory: -4096,
+            sockets: [2, 0, 0, 1, 0],
+            by_cause: by_cause(-4096, 0),
+            ..SocketSums::default()
+        },
+        stall_start: None,
         resident_memory: None,
         info: None,
     });
@@ -225,6 +242,7 @@ pub(crate) fn busy() -> Exposed {
             overruns: 1,
             namespaces: NamespaceCounts { sampled: 3, failed: 1 },
             capabilities: [true, true, false],
+            suspects: SuspectCounts { answered: 4711, timed_out: 3, ..SuspectCounts::default() },
             refusals: [0, 0, 3, 0, 0, 1, 0, 0, 0, 0],
             process: Some(SelfFigures {
                 cpu_seconds: 12.34,
@@ -236,6 +254,15 @@ pub(crate) fn busy() -> Exposed {
             }),
         },
     }
+}
+
+/// Memory of which what waits in accept queues is stalled there, and the rest on its way.
+fn by_cause(active: i64, accept_queue: i64) -> [i64; Cause::ALL.len()] {
+    Cause::ALL.map(|cause| match cause {
+        Cause::AcceptQueue => accept_queue,
+        Cause::Active => active,
+        _ => 0,
+    })
 }
 
 fn busy_row(i: u32, comm: &str) -> ProcessRow {
@@ -254,7 +281,10 @@ fn busy_row(i: u32, comm: &str) -> ProcessRow {
             sockets: [size * 10, size, 0, 1, 0],
             accept_queue_connections,
             accept_queue_memory,
+            by_cause: by_cause((size * 4_194_304).cast_signed(), accept_queue_memory),
+            stalled: Duration::ZERO,
         },
+        stall_start: i.is_multiple_of(2).then(|| 1_699_999_000.0 + f64::from(i)),
         resident_memory: (i % 4 != 3).then_some(u64::from(i + 1) << 20),
         info: Some(ProcessInfo {
             exe: format!("/opt/{comm}/bin (deleted)"),

@@ -113,6 +113,8 @@ fn a_socket_is_decoded_field_by_field() {
                 interface: 3,
                 address: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             },
+            remote: RemoteEnd { port: 40_000, address: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] },
+            rcvbuf: 131_072,
         }]
     );
     assert_eq!(seen[0].socket.memory(), 4096, "forward_alloc below zero");
