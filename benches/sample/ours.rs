@@ -34,6 +34,7 @@ pub fn kernel() -> Result<Kernel> {
         all_namespaces: netns == NetnsScope::All,
         row_min_memory: process_min_memory,
         rows_max: process_max,
+        stall_after: Duration::from_secs(30),
         deadline: SAMPLE_DEADLINE,
     }))
 }

@@ -18,10 +18,13 @@ pub mod proc_root;
 pub mod process;
 mod round;
 mod rows;
+mod sweep;
 pub mod text;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
+
+use hashbrown::HashSet;
 
 use crate::account::Account;
 use crate::follow::Followed;
@@ -32,12 +35,13 @@ use cgroups::Cgroups;
 use diag::{Netlink, SockDiag};
 use error::Error;
 use host::{HostCounters, NamespaceFigures};
-use netns::{Found, Namespace, NotEntered};
+use netns::Found;
 use outcome::Outcomes;
 use owners::Owners;
 use proc_root::ProcRoot;
 use round::{Clock, Round};
 use rows::Rows;
+use sweep::{BoundSearch, Sweep};
 
 /// What to read and how much of it to show.
 #[derive(Debug, Clone)]
@@ -88,9 +92,8 @@ pub struct Kernel<D = Netlink> {
     followed: Followed,
     counters: HostCounters,
     rows: Rows,
-    /// Whether sockets exist that are not hashed, as far as the sample before knows. Only then can a dump of bound sockets
-    /// show any.
-    has_unhashed: bool,
+    bound_search: BoundSearch,
+    showed_bound: HashSet<u64>,
     started: Instant,
 }
 
@@ -123,7 +126,8 @@ impl<D: SockDiag> Kernel<D> {
             page_size,
             diag,
             counters: HostCounters::default(),
-            has_unhashed: true,
+            bound_search: BoundSearch::Everywhere,
+            showed_bound: HashSet::new(),
             started: Instant::now(),
         }
     }
@@ -146,37 +150,39 @@ impl<D: SockDiag> Kernel<D> {
 
         let timestamp = unix_seconds(SystemTime::now());
         let clock = Clock { now: self.started.elapsed(), stall_after: self.stall_after };
-        let mut round = Round::new(&mut self.owners, &mut self.followed, clock, self.has_unhashed);
-        let own_inode = found.namespaces.first().map_or(0, |own| own.inode);
-        let own = Self::read_own(&self.root, &mut self.diag, own_inode, deadline, &mut round, &mut outcomes);
-        let foreign =
-            Self::read_foreign(&self.root, &mut self.diag, &found, deadline, &mut round, &mut outcomes);
+        let mut round = Round::new(&mut self.owners, &mut self.followed, clock);
+        let mut sweep = Sweep {
+            root: &self.root,
+            diag: &mut self.diag,
+            round: &mut round,
+            search: self.bound_search,
+            showed_bound: &self.showed_bound,
+            deadline,
+        };
+        let swept = sweep.all(&found, &mut outcomes);
         let sockets_took = watch.stop(Stage::Sockets);
 
         let owned = began.and_then(|()| round.finish(sockets_took, deadline));
         watch.stop(Stage::Owners);
 
-        let mut figures = vec![(own_inode, own.figures)];
-        figures.extend(foreign.figures);
-        self.fill_host(&mut host, &figures, &found);
-        let namespaces = NamespaceCounts {
-            sampled: u64::from(own.complete) + foreign.sampled,
-            failed: u64::from(!own.complete) + foreign.failed,
-        };
+        self.fill_host(&mut host, &swept.figures, &found);
         let owned = outcomes.note(Source::Owners, owned);
         let suspects = owned.as_ref().map_or_else(SuspectCounts::default, |(_, suspects)| *suspects);
-        let account = owned.map(|(account, _)| account).filter(|_| own.complete && foreign.complete);
-        self.note_unhashed(&host, account.as_ref());
+        let account = owned.map(|(account, _)| account).filter(|_| swept.is_complete);
         let sample = account.map(|account| {
             self.note_unreadable(&account, &mut outcomes);
-            self.compose(timestamp, &mut host, &account, &mut outcomes)
+            let unhashed = host.hidden_sockets;
+            let sample = self.compose(timestamp, &mut host, &account, &mut outcomes);
+            self.bound_search = BoundSearch::after(unhashed, &sample);
+            self.showed_bound = swept.showed_bound;
+            sample
         });
         watch.stop(Stage::Rows);
         if sample.is_some() {
             self.owners.end();
             self.followed.end();
         }
-        Reading { host, sample, outcomes, stages: watch.finish(), namespaces, suspects }
+        Reading { host, sample, outcomes, stages: watch.finish(), namespaces: swept.namespaces, suspects }
     }
 
     fn find_namespaces(&self, pids: &[u32], outcomes: &mut Outcomes) -> Found {
@@ -194,93 +200,6 @@ impl<D: SockDiag> Kernel<D> {
         found
     }
 
-    /// The exporter's own namespace, on the calling thread. The memory counter is read right before the dump that it
-    /// is compared with.
-    fn read_own(
-        root: &ProcRoot,
-        diag: &mut D,
-        inode: u64,
-        deadline: Instant,
-        round: &mut Round<'_>,
-        outcomes: &mut Outcomes,
-    ) -> Own {
-        let figures = NamespaceFigures::read(root, "self/net", outcomes);
-        let dumped = round.dump_namespace(diag, inode, figures.inuse(), deadline);
-        Own { figures, complete: outcomes.note(Source::SockDiag, dumped).is_some() }
-    }
-
-    /// All other namespaces, on a thread that ends with the round: it never has to find its way back, and nothing it
-    /// opened outlives it.
-    fn read_foreign(
-        root: &ProcRoot,
-        diag: &mut D,
-        found: &Found,
-        deadline: Instant,
-        round: &mut Round<'_>,
-        outcomes: &mut Outcomes,
-    ) -> Foreign {
-        let namespaces = found.namespaces.get(1..).unwrap_or_default();
-        if namespaces.is_empty() {
-            return Foreign { complete: true, ..Foreign::default() };
-        }
-        let read = || {
-            let (mut foreign, mut outcomes) =
-                (Foreign { complete: true, ..Foreign::default() }, Outcomes::default());
-            for namespace in namespaces {
-                Self::read_namespace(root, diag, namespace, deadline, round, &mut foreign, &mut outcomes);
-            }
-            (foreign, outcomes)
-        };
-        let (foreign, more) = std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .name("netns".to_owned())
-                .spawn_scoped(scope, read)
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        })
-        .unwrap_or_else(|source| {
-            let mut outcomes = Outcomes::default();
-            outcomes.failed(Source::Namespaces, Error::Call { call: "clone(netns thread)", source });
-            (Foreign { failed: namespaces.len() as u64, ..Foreign::default() }, outcomes)
-        });
-        outcomes.extend(more);
-        foreign
-    }
-
-    fn read_namespace(
-        root: &ProcRoot,
-        diag: &mut D,
-        namespace: &Namespace,
-        deadline: Instant,
-        round: &mut Round<'_>,
-        foreign: &mut Foreign,
-        outcomes: &mut Outcomes,
-    ) {
-        match netns::enter(root, namespace) {
-            Ok(()) => {
-                let figures = NamespaceFigures::read(root, "thread-self/net", outcomes);
-                foreign.figures.push((namespace.inode, figures));
-                let dumped = round.dump_namespace(diag, namespace.inode, figures.inuse(), deadline);
-                if outcomes.note(Source::SockDiag, dumped).is_some() {
-                    foreign.sampled += 1;
-                } else {
-                    foreign.complete = false;
-                    foreign.failed += 1;
-                }
-            }
-            Err(NotEntered::Vanished) => {}
-            Err(NotEntered::Failed(error)) => {
-                foreign.failed += 1;
-                outcomes.failed(Source::Namespaces, error);
-                // Its counters need no privilege where a process shows them.
-                if let netns::Handle::Process(pid) = namespace.handle {
-                    let mut unnoted = Outcomes::default();
-                    let figures = NamespaceFigures::read(root, &format!("{pid}/net"), &mut unnoted);
-                    foreign.figures.push((namespace.inode, figures));
-                }
-            }
-        }
-    }
-
     fn fill_host(&mut self, host: &mut HostFigures, figures: &[(u64, NamespaceFigures)], found: &Found) {
         if let Some(sockstat) = figures.first().and_then(|(_, own)| own.sockstat) {
             host::fill_from_sockstat(host, sockstat, self.page_size);
@@ -290,14 +209,6 @@ impl<D: SockDiag> Kernel<D> {
         let hashed: Option<u64> = figures.iter().map(|(_, namespace)| namespace.inuse()).sum();
         host.hidden_sockets =
             host.sockets_allocated.zip(hashed).map(|(all, hashed)| all.saturating_sub(hashed));
-    }
-
-    /// Whether the next round asks for bound sockets. The counters are not read in one instant, so sockets that were shown
-    /// count as much as those missing from the tables: they must not come and go with the host's churn.
-    fn note_unhashed(&mut self, host: &HostFigures, account: Option<&Account>) {
-        let any_shown =
-            account.map_or(self.has_unhashed, |account| account.states[TcpState::Close.index()] > 0);
-        self.has_unhashed = any_shown || host.hidden_sockets != Some(0);
     }
 
     /// A single process that refuses us (a security module's doing) matters only while memory lacks an owner, which it
@@ -344,22 +255,6 @@ impl<D: SockDiag> Kernel<D> {
     }
 }
 
-/// The exporter's own namespace.
-struct Own {
-    figures: NamespaceFigures,
-    complete: bool,
-}
-
-/// All other namespaces.
-#[derive(Default)]
-struct Foreign {
-    figures: Vec<(u64, NamespaceFigures)>,
-    sampled: u64,
-    failed: u64,
-    /// Whether every namespace that was entered has been dumped to its end.
-    complete: bool,
-}
-
 /// Times stages; a stage that is stopped twice gets both spans.
 struct Stopwatch {
     started: Instant,
@@ -389,36 +284,4 @@ impl Stopwatch {
 
 fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bound_sockets_are_asked_for_as_long_as_there_may_be_any() {
-        let mut kernel = Kernel::new(&Scope {
-            procfs: Path::new("/proc"),
-            cgroupfs: Path::new("/sys/fs/cgroup"),
-            all_namespaces: true,
-            row_min_memory: 0,
-            rows_max: 1,
-            deadline: Duration::ZERO,
-        });
-        assert!(kernel.has_unhashed, "nothing is known yet");
-        let host = |hidden_sockets| HostFigures { hidden_sockets, ..HostFigures::default() };
-        let none_shown = Account::default();
-        let mut one_shown = Account::default();
-        one_shown.states[TcpState::Close.index()] = 1;
-        let mut check = |hidden, account: Option<&Account>, want| {
-            kernel.note_unhashed(&host(hidden), account);
-            assert_eq!(kernel.has_unhashed, want, "{hidden:?} {account:?}");
-        };
-        check(Some(0), None, true);
-        check(Some(0), Some(&one_shown), true);
-        check(Some(0), Some(&none_shown), false);
-        check(Some(0), None, false);
-        check(Some(3), Some(&none_shown), true);
-        check(None, Some(&none_shown), true);
-    }
 }

@@ -11,7 +11,7 @@ use super::owners::{Lookup, Owners, Sighting};
 use crate::account::{Account, Owner, ProcessId};
 use crate::cause::{History, Verdicts, judge};
 use crate::follow::{Followed, Sighted, SocketKey};
-use crate::sample::{Reason, SuspectCounts};
+use crate::sample::{Reason, SuspectCounts, TcpState};
 use crate::socket::{Listeners, Route, Socket};
 
 /// What a search for owners may cost beside the dump: a quarter, so that a host with many short
@@ -44,8 +44,9 @@ pub struct Round<'a> {
     followed: &'a mut Followed,
     clock: Clock,
     namespace: u64,
+    /// Sockets of that namespace that are bound and not hashed.
+    bound: u64,
     counts: SuspectCounts,
-    asks_for_bound: bool,
     account: Account,
     listeners: Listeners,
     batch: Vec<(Entry, Route)>,
@@ -76,20 +77,15 @@ struct Pending {
 }
 
 impl<'a> Round<'a> {
-    /// A round that looks owners up in `owners`, and asks for bound but unconnected sockets if there may be any.
-    pub fn new(
-        owners: &'a mut Owners,
-        followed: &'a mut Followed,
-        clock: Clock,
-        asks_for_bound: bool,
-    ) -> Self {
+    /// A round that looks owners up in `owners` and histories in `followed`.
+    pub fn new(owners: &'a mut Owners, followed: &'a mut Followed, clock: Clock) -> Self {
         Self {
             owners,
             followed,
             clock,
             namespace: 0,
+            bound: 0,
             counts: SuspectCounts::default(),
-            asks_for_bound,
             account: Account::default(),
             listeners: Listeners::default(),
             batch: Vec::with_capacity(BATCH),
@@ -99,31 +95,34 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Dumps the calling thread's namespace, whose sockstats say that it has `inuse` TCP sockets, and asks tcp_info of its
-    /// suspects.
+    /// Dumps the calling thread's namespace and asks tcp_info of its suspects. `inuse`: what its sockstats count, as far as
+    /// that may spare a dump. Returns how many bound sockets
+    /// that are not hashed it showed.
     pub fn dump_namespace(
         &mut self,
         diag: &mut impl SockDiag,
         namespace: u64,
         inuse: Option<u64>,
+        asks_for_bound: bool,
         deadline: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         self.namespace = namespace;
+        self.bound = 0;
         self.listeners.clear();
         self.cookies.clear();
         self.suspects.clear();
         match inuse {
-            Some(0) => return Ok(()),
+            Some(0) => return Ok(0),
             Some(inuse) if inuse <= LISTENERS_FIRST_MAX => {
                 let mut listeners = 0;
                 self.dump(diag, Query::Listeners, deadline, &mut listeners)?;
                 if listeners >= inuse {
-                    return Ok(());
+                    return Ok(0);
                 }
             }
             _ => {}
         }
-        let tcp = if self.asks_for_bound { Query::TcpAndBound } else { Query::Tcp };
+        let tcp = if asks_for_bound { Query::TcpAndBound } else { Query::Tcp };
         self.dump(diag, tcp, deadline, &mut 0)?;
         for query in Query::MPTCP {
             match self.dump(diag, query, deadline, &mut 0) {
@@ -133,7 +132,7 @@ impl<'a> Round<'a> {
             }
         }
         self.interrogate(diag, deadline);
-        Ok(())
+        Ok(self.bound)
     }
 
     fn dump(
@@ -178,6 +177,7 @@ impl<'a> Round<'a> {
 
     fn take(&mut self, entry: Entry, route: Route) {
         let socket = &entry.socket;
+        self.bound += u64::from(socket.state == TcpState::Close);
         let is_queued = matches!(route, Route::Queued(_));
         let key = SocketKey { namespace: self.namespace, cookie: socket.cookie };
         let verdicts = match self.followed.sight(key, socket, is_queued, self.clock.now) {
