@@ -119,3 +119,32 @@ fn reset_connections_that_nobody_closes_are_counted_as_hidden() {
         Ok(())
     });
 }
+
+/// The same with a port of its own choice: that one is shown, as a bound socket, even where its namespace has no
+/// other left.
+#[test]
+fn a_reset_connection_that_was_bound_has_an_owner() {
+    let _host = host::shared();
+    let netns = Netns::new();
+    let (mut server, mut client) = (Actor::start_in(&netns.name), Actor::start_in(&netns.name));
+    let port = server.ask_port("listen", json!({ "name": "listener" }));
+    let own = client.ask_port("free_port", json!({}));
+    client.ask("connect", json!({ "name": "client", "port": port, "bind_port": own }));
+    server.ask("accept", json!({ "name": "server", "listener": "listener" }));
+    server.ask("send", json!({ "name": "server", "size": 50_000 }));
+    server.ask("reset", json!({ "name": "server" }));
+    let daemon = Daemon::start();
+    let check = |client: &mut Actor| {
+        eventually("a closed socket with memory", || {
+            let (scrape, [held]) = daemon.settled([client]);
+            assert!(held.memory >= 50_000, "{held:?}");
+            same("row", &scrape.process("tcp_memory_bytes", client.pid), &Some(held.memory))?;
+            same("other", &sockets(&scrape, client, "other"), &Some(1))?;
+            let closed = scrape.int("skmem_tcp_sockets", &[("state", "close")]);
+            holds(|| format!("{closed} closed"), closed >= 1)
+        });
+    };
+    check(&mut client);
+    server.ask("close", json!({ "name": "listener" }));
+    check(&mut client);
+}
