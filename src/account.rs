@@ -47,7 +47,7 @@ pub struct CgroupSums {
 /// The sums of one sample.
 #[derive(Debug, Default, PartialEq)]
 pub struct Account {
-    /// Sockets added.
+    /// Sockets added; an MPTCP connection is no socket beside its subflows, here and below.
     pub sockets: u64,
     /// Sockets by state.
     pub states: [u64; TcpState::ALL.len()],
@@ -65,10 +65,11 @@ impl Account {
     /// Counts one socket for its owner, and its memory for the causes that hold it.
     pub fn add(&mut self, socket: &Socket, owner: Owner, verdicts: &Verdicts) {
         let memory = socket.memory();
-        self.sockets += 1;
-        self.states[socket.state.index()] += 1;
+        let counts = u64::from(!socket.is_mptcp);
+        self.sockets += counts;
+        self.states[socket.state.index()] += counts;
         self.attributed[owner.class() as usize] += memory;
-        self.classes[owner.class() as usize] += 1;
+        self.classes[owner.class() as usize] += counts;
         // A listener's queue figures count connections, not bytes.
         let is_listener = socket.state == TcpState::Listen;
         let receive_queue = if is_listener { 0 } else { u64::from(socket.rqueue) };
@@ -86,9 +87,9 @@ impl Account {
         sums.receive_queue += receive_queue;
         sums.send_queue += send_queue;
         sums.receive_queue_max = sums.receive_queue_max.max(receive_queue);
-        sums.sockets[ProcessState::from(socket.state) as usize] += 1;
+        sums.sockets[ProcessState::from(socket.state) as usize] += counts;
         if matches!(owner, Owner::AcceptQueue(_)) {
-            sums.accept_queue_connections += 1;
+            sums.accept_queue_connections += counts;
             sums.accept_queue_memory += memory;
         }
         // What is reserved and not used yet goes with the larger part.
@@ -142,6 +143,7 @@ mod tests {
                 rqueue,
                 wqueue,
                 state: TcpState::ALL[state],
+                is_mptcp: false,
             },
         )
     }
@@ -194,6 +196,29 @@ mod tests {
     }
 
     #[test]
+    fn an_mptcp_connection_is_memory_beside_its_subflows() {
+        let mut account = Account::default();
+        let subflow = Socket {
+            cookie: 0,
+            cgroup: 0,
+            inode: 0,
+            rmem_alloc: 0,
+            wmem_queued: 0,
+            forward_alloc: 4096,
+            rqueue: 0,
+            wqueue: 0,
+            state: TcpState::Established,
+            is_mptcp: false,
+        };
+        let connection = Socket { rmem_alloc: 12_288, forward_alloc: 0, is_mptcp: true, ..subflow };
+        account.add(&subflow, Owner::AcceptQueue(ProcessId(1)), &Verdicts::ACTIVE);
+        account.add(&connection, Owner::AcceptQueue(ProcessId(1)), &Verdicts::ACTIVE);
+        let sums = account.processes[&ProcessId(1)];
+        assert_eq!((account.sockets, sums.accept_queue_connections), (1, 1));
+        assert_eq!((sums.memory, sums.accept_queue_memory), (16_384, 16_384));
+    }
+
+    #[test]
     fn a_listeners_backlog_is_not_bytes() {
         let mut account = Account::default();
         let listener = Socket {
@@ -206,6 +231,7 @@ mod tests {
             rqueue: 128,
             wqueue: 4096,
             state: TcpState::Listen,
+            is_mptcp: false,
         };
         account.add(&listener, Owner::Process(ProcessId(1)), &Verdicts::ACTIVE);
         let sums = account.processes[&ProcessId(1)];

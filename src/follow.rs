@@ -177,6 +177,7 @@ mod tests {
             rqueue,
             wqueue: 0,
             state,
+            is_mptcp: false,
         }
     }
 

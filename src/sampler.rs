@@ -93,10 +93,16 @@ fn next_tick(tick: Instant, interval: Duration, now: Instant) -> (Instant, u64) 
 }
 
 /// What is exposed, carried from sample to sample.
-#[derive(Default)]
 pub struct Publication {
     exposed: Exposed,
     faults: FaultLog<Source, Reason>,
+    start_time: Option<f64>,
+}
+
+impl Default for Publication {
+    fn default() -> Self {
+        Self { exposed: Exposed::default(), faults: FaultLog::default(), start_time: myself::start_time() }
+    }
 }
 
 impl Publication {
@@ -127,7 +133,7 @@ impl Publication {
         exporter.namespaces = namespaces;
         exporter.suspects.add(&suspects);
         exporter.capabilities = myself::capabilities();
-        exporter.process = myself::figures();
+        exporter.process = self.start_time.and_then(myself::figures);
         debug!(complete = sample.is_some(), total = ?stages[Stage::Total as usize], "sampled");
         self.exposed.host = host;
         if let Some(sample) = sample {

@@ -1,5 +1,7 @@
 //! One TCP or MPTCP socket as a sock_diag dump shows it, and whose it can be. No I/O.
 
+use hashbrown::HashMap;
+
 use crate::sample::TcpState;
 
 /// The numbers of one socket that a sample needs. Small, because a cold start keeps many for a moment.
@@ -17,12 +19,15 @@ pub struct Socket {
     pub wmem_queued: u32,
     /// `sk_forward_alloc`: bytes reserved and not used yet. The kernel's own int: may be negative for a moment.
     pub forward_alloc: i32,
-    /// Unread payload; for a listener the connections that wait in its accept queue.
+    /// Unread payload; for a listener the connections that wait in its accept queue. 0 for an MPTCP connection, whose
+    /// unread payload the kernel does not tell (its idiag_rqueue is memory).
     pub rqueue: u32,
-    /// Unacknowledged payload; for a listener the limit of its accept queue.
+    /// Unacknowledged payload; for a listener the limit of its accept queue. 0 for an MPTCP connection, likewise.
     pub wqueue: u32,
     /// State.
     pub state: TcpState,
+    /// Whether it is an MPTCP connection. Its subflows are TCP sockets beside it: they count as sockets, it only as memory.
+    pub is_mptcp: bool,
 }
 
 impl Socket {
@@ -33,7 +38,7 @@ impl Socket {
 }
 
 /// The local end of a socket, to find the listener of a connection that nobody has accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LocalEnd {
     /// `AF_INET` or `AF_INET6`; a child has its listener's.
     pub family: u8,
@@ -67,16 +72,18 @@ pub enum Route {
     Nobody,
 }
 
-/// The listeners of one namespace, in dump order. sock_diag shows them before any connection.
+/// The listeners of one namespace. sock_diag shows them before any connection.
 #[derive(Debug, Default)]
-pub struct Listeners(Vec<Listener>);
+pub struct Listeners(HashMap<LocalEnd, Group>);
 
-#[derive(Debug)]
-struct Listener {
-    local: LocalEnd,
-    inode: u32,
-    /// Connections of its accept queue not met yet in this dump.
-    expected: u32,
+/// Listeners on one local end: several only with SO_REUSEPORT.
+#[derive(Debug, Default)]
+struct Group {
+    /// Inode, and connections of its accept queue not met yet in this dump.
+    listeners: Vec<(u32, u32)>,
+    /// The first that may still lack connections: whoever has many listeners and many connections must not make each
+    /// search start over.
+    next: usize,
 }
 
 /// `INADDR_ANY`, `in6addr_any`.
@@ -91,8 +98,9 @@ impl Listeners {
     /// Where to look for the owner of `socket`; remembers it when it is a listener.
     pub fn route(&mut self, socket: &Socket, local: &LocalEnd) -> Route {
         if socket.inode != 0 {
-            if socket.state == TcpState::Listen {
-                self.0.push(Listener { local: *local, inode: socket.inode, expected: socket.rqueue });
+            // An MPTCP listener shows among the TCP listeners too.
+            if socket.state == TcpState::Listen && !socket.is_mptcp {
+                self.0.entry(*local).or_default().listeners.push((socket.inode, socket.rqueue));
             }
             return Route::Held(socket.inode);
         }
@@ -106,26 +114,22 @@ impl Listeners {
         }
     }
 
-    /// The listener whose queue a connection to `local` waits in: the most specific match, and among equals
-    /// (SO_REUSEPORT) one that still lacks connections of its backlog.
+    /// The listener whose queue a connection to `local` waits in: the most specific match, and among equals one that
+    /// still lacks connections of its backlog.
     fn accepting(&mut self, local: &LocalEnd) -> Option<u32> {
-        let score = |listener: &Listener| {
-            let end = &listener.local;
-            let matches = end.family == local.family
-                && end.port == local.port
-                && (end.address == ANY || end.address == local.address)
-                && (end.interface == 0 || end.interface == local.interface);
-            matches.then_some((end.address != ANY, end.interface != 0, listener.expected > 0))
-        };
-        // `rev` so that the first of several equals wins: max_by_key keeps the last.
-        let (_, listener) = self
-            .0
-            .iter_mut()
-            .rev()
-            .filter_map(|listener| Some((score(listener)?, listener)))
-            .max_by_key(|(score, _)| *score)?;
-        listener.expected = listener.expected.saturating_sub(1);
-        Some(listener.inode)
+        let LocalEnd { address, interface, .. } = *local;
+        let candidates = [(interface, address), (0, address), (interface, ANY), (0, ANY)];
+        let ends = candidates.map(|(interface, address)| LocalEnd { interface, address, ..*local });
+        let end = ends.iter().find(|end| self.0.contains_key(*end))?;
+        let group = self.0.get_mut(end)?;
+        while group.listeners.get(group.next).is_some_and(|(_, expected)| *expected == 0) {
+            group.next += 1;
+        }
+        // One that came after its listener was dumped belongs to any of them.
+        let at = if group.next < group.listeners.len() { group.next } else { 0 };
+        let (inode, expected) = group.listeners.get_mut(at)?;
+        *expected = expected.saturating_sub(1);
+        Some(*inode)
     }
 }
 
@@ -147,6 +151,7 @@ mod tests {
             rqueue,
             wqueue: 0,
             state,
+            is_mptcp: false,
         }
     }
 

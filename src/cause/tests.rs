@@ -26,6 +26,7 @@ fn stalled_reader() -> Case {
             rqueue: 100_000,
             wqueue: 0,
             state: TcpState::Established,
+            is_mptcp: false,
         },
         is_queued: false,
         history: History {

@@ -22,6 +22,9 @@ const DIRECTORIES_MAX: usize = 200_000;
 pub struct Cgroups {
     mount: Option<PathBuf>,
     paths: HashMap<u64, String>,
+    /// Ids that a search of the whole tree did not find: removed, or outside the exporter's cgroup namespace. A socket's
+    /// cgroup is older than the socket, so they will not turn up later.
+    gone: HashSet<u64>,
 }
 
 impl Cgroups {
@@ -30,7 +33,7 @@ impl Cgroups {
         let mount = [root.to_owned(), root.join(HYBRID_MOUNT)]
             .into_iter()
             .find(|directory| directory.join(CGROUP2_MARK).exists());
-        Self { mount, paths: HashMap::new() }
+        Self { mount, paths: HashMap::new(), gone: HashSet::new() }
     }
 
     /// Where cgroup2 is mounted, if it is.
@@ -41,8 +44,9 @@ impl Cgroups {
     /// Makes sure that the paths of `wanted` are known, as far as these cgroups still exist.
     pub fn resolve(&mut self, wanted: &[u64]) -> Result<(), Error> {
         self.paths.retain(|id, _| wanted.contains(id));
-        let mut missing: HashSet<u64> =
-            wanted.iter().copied().filter(|id| !self.paths.contains_key(id)).collect();
+        self.gone.retain(|id| wanted.contains(id));
+        let is_unknown = |id: &u64| !self.paths.contains_key(id) && !self.gone.contains(id);
+        let mut missing: HashSet<u64> = wanted.iter().copied().filter(is_unknown).collect();
         let Some(mount) = &self.mount else { return Ok(()) };
         if missing.is_empty() {
             return Ok(());
@@ -84,6 +88,7 @@ impl Cgroups {
                 pending.push(child);
             }
         }
+        self.gone.extend(missing);
         Ok(())
     }
 

@@ -32,7 +32,7 @@ use crate::sample::{
     HostFigures, NamespaceCounts, OwnerClass, Sample, Source, Stage, StageDurations, SuspectCounts, TcpState,
 };
 use cgroups::Cgroups;
-use diag::{Netlink, SockDiag};
+use diag::{Netlink, Query, SockDiag};
 use error::Error;
 use host::{HostCounters, NamespaceFigures};
 use netns::Found;
@@ -88,6 +88,7 @@ pub struct Kernel<D = Netlink> {
     page_size: u64,
     diag: D,
     stall_after: Duration,
+    mptcp: &'static [Query],
     owners: Owners,
     followed: Followed,
     counters: HostCounters,
@@ -111,6 +112,7 @@ impl<D: SockDiag> Kernel<D> {
         let page_size = rustix::param::page_size() as u64;
         Self {
             stall_after: scope.stall_after,
+            mptcp: mptcp_queries(&root),
             owners: Owners::new(root.clone()),
             followed: Followed::default(),
             rows: Rows::new(
@@ -150,7 +152,7 @@ impl<D: SockDiag> Kernel<D> {
 
         let timestamp = unix_seconds(SystemTime::now());
         let clock = Clock { now: self.started.elapsed(), stall_after: self.stall_after };
-        let mut round = Round::new(&mut self.owners, &mut self.followed, clock);
+        let mut round = Round::new(&mut self.owners, &mut self.followed, clock, self.mptcp);
         let mut sweep = Sweep {
             root: &self.root,
             diag: &mut self.diag,
@@ -189,8 +191,9 @@ impl<D: SockDiag> Kernel<D> {
         if !self.all_namespaces {
             return Found::own();
         }
-        let found =
-            outcomes.note(Source::Namespaces, Found::all(&self.root, pids)).unwrap_or_else(Found::own);
+        let found = outcomes
+            .note(Source::Namespaces, Found::all(&self.root, pids))
+            .unwrap_or_else(|| Found { is_whole: false, ..Found::own() });
         // One refusal is a security module's; more refusals than answers is a missing capability.
         if found.denied > found.seen {
             let cure = "give CAP_SYS_PTRACE, or run with --netns own";
@@ -205,18 +208,20 @@ impl<D: SockDiag> Kernel<D> {
             host::fill_from_sockstat(host, sockstat, self.page_size);
         }
         let exists = |inode| found.namespaces.iter().any(|namespace| namespace.inode == inode);
-        self.counters.fill(host, figures, exists);
+        if found.is_whole {
+            self.counters.fill(host, figures, exists);
+        }
         let hashed: Option<u64> = figures.iter().map(|(_, namespace)| namespace.inuse()).sum();
         host.hidden_sockets =
             host.sockets_allocated.zip(hashed).map(|(all, hashed)| all.saturating_sub(hashed));
     }
 
-    /// A single process that refuses us (a security module's doing) matters only while memory lacks an owner, which it
+    /// A single process that refuses us (a security module's doing) matters only while much memory lacks an owner, which it
     /// may be. Where most refuse, a capability is missing.
     fn note_unreadable(&self, account: &Account, outcomes: &mut Outcomes) {
         let denied = self.owners.denied();
         let is_blind = denied > self.owners.processes() / 2;
-        let lacks_owner = account.attributed[OwnerClass::Unresolved as usize] > 0;
+        let lacks_owner = account.attributed[OwnerClass::Unresolved as usize] >= UNOWNED_MUCH;
         if denied > 0 && (is_blind || lacks_owner) {
             let cure = "give CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE";
             let what = "file descriptors";
@@ -253,6 +258,21 @@ impl<D: SockDiag> Kernel<D> {
             unreadable_processes: self.owners.denied(),
         }
     }
+}
+
+/// Memory without an owner that is worth an alarm: less than that is always on its way between processes somewhere.
+const UNOWNED_MUCH: i64 = 1 << 20;
+
+/// The first kernel that takes a dump's protocol from an attribute, which MPTCP's needs. Older ones either refuse the
+/// attribute or ignore it and show raw sockets instead.
+const MPTCP_DIAG_SINCE: (u32, u32) = (5, 9);
+
+/// What to ask for MPTCP connections on this kernel.
+fn mptcp_queries(root: &ProcRoot) -> &'static [Query] {
+    let version = root.parse("sys/kernel/osrelease", |release| Ok(text::kernel_version(release)));
+    let is_known = root.parse("self/net/protocols", |text| Ok(text::has_protocol(text, "MPTCP")));
+    let is_new = version.ok().flatten().is_some_and(|version| version >= MPTCP_DIAG_SINCE);
+    if is_new && is_known.unwrap_or(false) { &Query::MPTCP } else { &[] }
 }
 
 /// Times stages; a stage that is stopped twice gets both spans.

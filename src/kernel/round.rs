@@ -43,6 +43,7 @@ pub struct Round<'a> {
     owners: &'a mut Owners,
     followed: &'a mut Followed,
     clock: Clock,
+    mptcp: &'static [Query],
     namespace: u64,
     /// Sockets of that namespace that are bound and not hashed.
     bound: u64,
@@ -77,12 +78,19 @@ struct Pending {
 }
 
 impl<'a> Round<'a> {
-    /// A round that looks owners up in `owners` and histories in `followed`.
-    pub fn new(owners: &'a mut Owners, followed: &'a mut Followed, clock: Clock) -> Self {
+    /// A round that looks owners up in `owners` and histories in `followed`. `mptcp`: the queries that this kernel has for
+    /// MPTCP connections.
+    pub fn new(
+        owners: &'a mut Owners,
+        followed: &'a mut Followed,
+        clock: Clock,
+        mptcp: &'static [Query],
+    ) -> Self {
         Self {
             owners,
             followed,
             clock,
+            mptcp,
             namespace: 0,
             bound: 0,
             counts: SuspectCounts::default(),
@@ -124,9 +132,9 @@ impl<'a> Round<'a> {
         }
         let tcp = if asks_for_bound { Query::TcpAndBound } else { Query::Tcp };
         self.dump(diag, tcp, deadline, &mut 0)?;
-        for query in Query::MPTCP {
+        for &query in self.mptcp {
             match self.dump(diag, query, deadline, &mut 0) {
-                // A kernel without MPTCP, or without its diag module: it has none to show.
+                // A kernel without MPTCP's diag module has none to show.
                 Err(error) if error.reason() == Reason::Missing => {}
                 result => result?,
             }
@@ -180,7 +188,10 @@ impl<'a> Round<'a> {
         self.bound += u64::from(socket.state == TcpState::Close);
         let is_queued = matches!(route, Route::Queued(_));
         let key = SocketKey { namespace: self.namespace, cookie: socket.cookie };
-        let verdicts = match self.followed.sight(key, socket, is_queued, self.clock.now) {
+        // An MPTCP connection cannot be asked for tcp_info by its cookie, and its queues are not known.
+        let sighted =
+            if socket.is_mptcp { None } else { self.followed.sight(key, socket, is_queued, self.clock.now) };
+        let verdicts = match sighted {
             Some(Sighted { history, is_suspect: true }) => {
                 self.suspects.push(Suspect { entry, route, history });
                 return;

@@ -114,7 +114,11 @@ impl<D: SockDiag> Sweep<'_, '_, D> {
                 swept.namespaces.failed += 1;
                 outcomes.failed(Source::Namespaces, error);
                 // Its counters need no privilege where a process shows them.
-                if let Handle::Process(pid) = namespace.handle {
+                let process = namespace.handles.iter().find_map(|handle| match handle {
+                    Handle::Process(pid) => Some(pid),
+                    Handle::Own | Handle::Mount(_) => None,
+                });
+                if let Some(pid) = process {
                     let mut unnoted = Outcomes::default();
                     let figures = NamespaceFigures::read(self.root, &format!("{pid}/net"), &mut unnoted);
                     swept.figures.push((namespace.inode, figures));

@@ -113,6 +113,11 @@ pub fn tcp_memory_pressure(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Whether `/proc/net/protocols` has a row of this name: whether the kernel has the protocol.
+pub fn has_protocol(text: &str, name: &str) -> bool {
+    text.lines().any(|line| line.split_ascii_whitespace().next() == Some(name))
+}
+
 /// The three numbers of `tcp_mem`, `tcp_rmem` or `tcp_wmem`.
 pub fn three_numbers(text: &str) -> Result<[u64; 3], String> {
     let mut words = text.split_ascii_whitespace();

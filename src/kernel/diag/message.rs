@@ -105,7 +105,12 @@ impl Dump {
             let payload = message.payload();
             match message.message_type() {
                 SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => {
-                    if let Some((entry, _)) = entry(payload).map_err(|what| self.malformed(what))? {
+                    if let Some((mut entry, _)) = entry(payload).map_err(|what| self.malformed(what))? {
+                        if self.query.is_mptcp() {
+                            entry.socket.is_mptcp = true;
+                            // Here they are memory, not payload (`mptcp_diag_get_info`).
+                            (entry.socket.rqueue, entry.socket.wqueue) = (0, 0);
+                        }
                         each(&entry);
                     }
                 }
@@ -204,6 +209,7 @@ fn entry(payload: &[u8]) -> Result<Option<(Entry, Option<TcpInfo>)>, String> {
             rqueue: word(56),
             wqueue: word(60),
             state,
+            is_mptcp: false,
         },
         local: LocalEnd { family: fixed[0], port: port(4), interface: word(40), address: address(8) },
         remote: RemoteEnd { port: port(6), address: address(24) },

@@ -42,6 +42,11 @@ impl Query {
     /// What MPTCP has beside its subflows, which are TCP sockets.
     pub const MPTCP: [Self; 2] = [Self::MptcpV4, Self::MptcpV6];
 
+    /// Whether it shows MPTCP connections.
+    pub fn is_mptcp(self) -> bool {
+        Self::MPTCP.contains(&self)
+    }
+
     /// Name in errors and logs.
     pub fn label(self) -> &'static str {
         match self {

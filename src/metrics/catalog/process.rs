@@ -120,7 +120,8 @@ pub(super) const GROUP: Group = Group {
             kind: Kind::Gauge,
             unit: Unit::Bytes,
             labels: &[PID, PROCESS, Label::closed("cause", || Cause::ALL.map(Cause::label).to_vec())],
-            help: "The same memory split by why it is held, judged from the queues of successive samples of sock_diag                    and, for sockets that held something for longer than one, from tcp_info; docs/causes.md has the rules",
+            help: "The same memory split by why it is held, judged from successive samples of sock_diag and, for sockets \
+                   that held something for longer than one, from tcp_info; docs/causes.md has the rules",
             read: |exposed, out| {
                 for row in exposed.sample.iter().flat_map(|sample| &sample.processes) {
                     for (cause, bytes) in Cause::ALL.into_iter().zip(row.sums.by_cause) {

@@ -106,6 +106,7 @@ fn a_socket_is_decoded_field_by_field() {
                 rqueue: 1000,
                 wqueue: 55,
                 state: TcpState::Established,
+                is_mptcp: false,
             },
             local: LocalEnd {
                 family: 2,
