@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use procfs::process::Process;
 use rustix::process::{Signal, set_parent_process_death_signal};
+use skmem_exporter::config::settings::ENV_PREFIX;
 
 use crate::Result;
 use crate::figures::{Measured, Memory, Seen};
@@ -29,16 +30,16 @@ pub fn become_program(command: &[OsString]) -> Box<dyn std::error::Error> {
 pub struct Program(Child);
 
 impl Program {
-    /// Starts `command`; what it prints is dropped, but for errors of ours.
+    /// Starts `command`, without any setting of the daemon that the environment has: cargo adds those of the build.
     pub fn start(command: &[&str], stderr: Stdio) -> Result<Self> {
-        let process = Command::new(std::env::current_exe()?)
-            .args(["program", "--"])
-            .args(command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()?;
-        Ok(Self(process))
+        let mut program = Command::new(std::env::current_exe()?);
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(ENV_PREFIX.as_bytes()) {
+                program.env_remove(name);
+            }
+        }
+        program.args(["program", "--"]).args(command);
+        Ok(Self(program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn()?))
     }
 
     /// Runs `command` to its end.

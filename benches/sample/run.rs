@@ -16,9 +16,9 @@ const SETTLING_SAMPLES: usize = 3;
 /// Replacements before each sample that counts, a sample between each: churn never begins with this sample.
 const REPLACEMENTS: usize = 3;
 /// Samples over which memory is watched.
-const LONG_RUN: usize = 100;
+const LONG_RUN: usize = 200;
 /// After which of them it is looked at.
-pub const LONG_RUN_MARKS: [usize; 3] = [10, 50, LONG_RUN];
+pub const LONG_RUN_MARKS: [usize; 3] = [10, 100, LONG_RUN];
 
 /// Work that is timed, in the order of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
