@@ -129,7 +129,8 @@ All of them are ratios or limits of the largest count. The benchmark fails where
 const TIME_NOTE: &str = "\
 The sockets are connected over loopback, both ends in the same process, in a network namespace of their own; one
 connection in ten has 4 KiB of unread data. Everything runs inside that namespace, so our samples read it as the
-exporter's own and the host's as another; the bare dump reads it alone. The dump request is the daemon's, byte for byte.
+exporter's own and the host's as another; the bare dump reads it alone. Its request is, byte for byte, the one the daemon
+sends unless some sockets are bound and not connected.
 Floor and samples are measured in turn, each in a process of its own. Every dump must show exactly the sockets that were
 opened, and every sample must give each of the load's processes exactly its sockets, and together their memory as
 netlink-packet-sock-diag adds it up; otherwise the run fails. The first walk over file descriptors that nobody has looked

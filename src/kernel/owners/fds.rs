@@ -14,8 +14,9 @@ const ENTRIES_BUFFER: usize = 16 * 1024;
 /// Room for a link target. Only `socket:[4294967295]` matters; a longer target is cut and is no socket.
 const TARGET_MAX: usize = 32;
 
-/// Gaps that a table may have to be read by counting up: one for so many open fds. A gap costs two thirds of a read, a
-/// listed fd a quarter, so more gaps than this would make counting the dearer way.
+/// Gaps that a table may have to be read by counting up: one for so many open fds. A gap costs at most what reading an fd
+/// does, and listing a quarter of that for each, so counting would pay up to one in four; half as many, because a table
+/// that is given up on costs both.
 const GAPS_SHARE: u64 = 8;
 
 /// Whose table: a process, or a thread that does not share its process's table (`unshare(CLONE_FILES)`).
