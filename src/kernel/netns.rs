@@ -122,6 +122,10 @@ fn mounted(root: &ProcRoot) -> Vec<(u64, PathBuf)> {
         // Not being allowed to read pid 1's is the rule without privileges; then its mounts could not be entered either.
         let Ok(text) = root.bytes(format!("{process}/mountinfo")) else { continue };
         for (inode, mount_point) in net_mounts(&text) {
+            // In one mount namespace with pid 1, its mounts are ours, and ours need no leave to look into its root.
+            if prefix.is_some() && mounts.iter().any(|(known, _)| *known == inode) {
+                continue;
+            }
             let path = match &prefix {
                 None => mount_point,
                 Some(prefix) => prefix.join(mount_point.strip_prefix("/").unwrap_or(&mount_point)),
@@ -171,11 +175,16 @@ pub enum NotEntered {
 
 /// Moves the calling thread into `namespace`. The thread stays there: use one that ends soon.
 pub fn enter(root: &ProcRoot, namespace: &Namespace) -> Result<(), NotEntered> {
+    let mut failure = None;
     for handle in &namespace.handles {
         match enter_by(root, namespace.inode, handle) {
+            Ok(()) => return Ok(()),
             Err(NotEntered::Vanished) => {}
-            result => return result,
+            Err(error @ NotEntered::Failed(_)) => failure = failure.or(Some(error)),
         }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     // Whoever showed it has gone; somebody else may be in it still.
     let pids = root.pids().map_err(NotEntered::Failed)?;

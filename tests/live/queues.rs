@@ -87,7 +87,8 @@ fn of_mptcp_belong_to_their_listener() {
             .map(|socket| socket.memory)
             .sum::<i64>();
         same("memory", &scrape.process("tcp_memory_bytes", server.pid), &Some(memory))?;
-        same("queued", &scrape.process("tcp_accept_queue_memory_bytes", server.pid), &Some(memory))
+        same("queued", &scrape.process("tcp_accept_queue_memory_bytes", server.pid), &Some(memory))?;
+        same("connections", &scrape.process("tcp_accept_queue_connections", server.pid), &Some(3))
     });
 }
 

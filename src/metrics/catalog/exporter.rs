@@ -108,7 +108,8 @@ pub(super) const GROUP: Group = Group {
             kind: Kind::Counter,
             unit: Unit::None,
             labels: &[Label::closed("outcome", || SUSPECT_OUTCOMES.map(|(label, _)| label).to_vec())],
-            help: "Sockets that held something for longer than one sample and were to be asked for tcp_info through                    sock_diag; one that was not answered counts as active",
+            help: "Sockets that held something for longer than one sample and were to be asked for tcp_info through \
+                   sock_diag; one that did not answer counts as active",
             read: |exposed, out| {
                 out.each(SUSPECT_OUTCOMES.map(|(label, read)| (label, read(&exposed.exporter.suspects))));
             },

@@ -136,7 +136,8 @@ pub(super) const GROUP: Group = Group {
             kind: Kind::Gauge,
             unit: Unit::Seconds,
             labels: &[PID, PROCESS],
-            help: "Since when its oldest stalled socket has not moved, as seen in successive samples of sock_diag and                    tcp_info, seconds since the epoch; absent without a stalled socket",
+            help: "Since when its oldest stalled socket has not moved, as seen in successive samples of sock_diag and \
+                   tcp_info, seconds since the epoch; absent without a stalled socket",
             read: |exposed, out| out.each_process(exposed, |row| row.stall_start),
         },
         Metric {
