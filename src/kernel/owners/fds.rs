@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
 use rustix::io::Errno;
 
+use super::super::error::Error;
 use super::super::proc_root::ProcRoot;
 use super::super::text::link_inode;
 
@@ -35,13 +36,25 @@ pub enum Unreadable {
     Vanished,
     /// We may not look: CAP_DAC_READ_SEARCH or CAP_SYS_PTRACE is missing, or a security module objects.
     Denied,
+    /// Not this time: we have no fd or no memory left, say. It may be readable in the next round.
+    Failed,
 }
 
 impl From<Errno> for Unreadable {
     fn from(errno: Errno) -> Self {
         match errno {
+            Errno::NOENT | Errno::SRCH => Self::Vanished,
             Errno::ACCESS | Errno::PERM => Self::Denied,
-            _ => Self::Vanished,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl From<Error> for Unreadable {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::File { source, .. } => Errno::from_io_error(&source).map_or(Self::Failed, Self::from),
+            _ => Self::Failed,
         }
     }
 }
@@ -81,7 +94,9 @@ impl FdDirectory {
                 Ok(inode.map_or(Target::Other, Target::Socket))
             }
             Err(Errno::NOENT) => Ok(Target::Closed),
-            Err(errno) => Err(errno.into()),
+            Err(errno @ (Errno::SRCH | Errno::ACCESS | Errno::PERM)) => Err(errno.into()),
+            // Sockets have short names. What has none that fits, such as a directory deeper than PATH_MAX, is no socket.
+            Err(_) => Ok(Target::Other),
         }
     }
 
@@ -196,6 +211,24 @@ mod tests {
             FdDirectory::open(&root, TableName { pid: u32::MAX, tid: None }).unwrap_err(),
             Unreadable::Vanished
         );
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_told_is_no_socket() {
+        const LEVELS: usize = 20;
+        let name = "x".repeat(250);
+        let top = tempfile::tempdir().unwrap();
+        let mut deep = OwnedFd::from(std::fs::File::open(top.path()).unwrap());
+        for _ in 0..LEVELS {
+            rustix::fs::mkdirat(&deep, &name, Mode::RWXU).unwrap();
+            deep = openat(&deep, &name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .unwrap();
+        }
+        let fd = u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&deep)).unwrap();
+        let table =
+            FdDirectory::open(&ProcRoot::new("/proc"), TableName { pid: std::process::id(), tid: None })
+                .unwrap();
+        assert_eq!(table.target(fd), Ok(Target::Other));
     }
 
     #[test]

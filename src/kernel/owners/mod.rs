@@ -27,9 +27,9 @@ use hashbrown::{HashMap, HashSet};
 
 use super::error::Error;
 use super::proc_root::ProcRoot;
-use super::process;
+use super::process::{self, ProcessStat};
 use crate::account::ProcessId;
-use fds::TableName;
+use fds::{TableName, Unreadable};
 
 /// A socket with this much memory has its holder confirmed every round. At most tcp_mem divided by it exist; on a
 /// host with 2 GiB of TCP memory that is 8,192.
@@ -56,6 +56,8 @@ struct Process {
     pid: u32,
     start_time: u64,
     denied: bool,
+    /// Tables known of it: without any it is forgotten, and met anew in the next round if it is still there.
+    tables: u32,
 }
 
 /// One fd table.
@@ -198,8 +200,16 @@ impl Owners {
         }
     }
 
+    /// Whether its pid is still that process's. Where this cannot be told now, it is taken to be.
     fn is_same_process(&self, known: &Process) -> bool {
-        process::stat(&self.root, known.pid).is_ok_and(|stat| stat.start_time == known.start_time)
+        match self.stat(known.pid) {
+            Ok(stat) => stat.start_time == known.start_time,
+            Err(error) => error != Unreadable::Vanished,
+        }
+    }
+
+    fn stat(&self, pid: u32) -> Result<ProcessStat, Unreadable> {
+        Ok(process::stat(&self.root, pid)?)
     }
 
     fn forget(&mut self, id: ProcessId) {
@@ -209,15 +219,27 @@ impl Owners {
         }
     }
 
+    /// Forgets a table that is gone, and its process if it has no other.
+    fn forget_table(&mut self, table: u32) {
+        let Some(id) = self.tables.remove(&table).map(|table| table.process) else { return };
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.tables -= 1;
+        if process.tables == 0 {
+            self.pids.remove(&process.pid);
+            self.processes.remove(&id);
+        }
+    }
+
     /// Takes note of a process, unless it is a kernel thread or gone.
     fn admit(&mut self, pid: u32) {
-        let Ok(stat) = process::stat(&self.root, pid) else { return };
+        let Ok(stat) = self.stat(pid) else { return };
         if stat.is_kernel_thread {
             return;
         }
         let id = ProcessId(self.next_process);
         self.next_process += 1;
-        self.processes.insert(id, Process { pid, start_time: stat.start_time, denied: false });
+        let start_time = stat.start_time;
+        self.processes.insert(id, Process { pid, start_time, denied: false, tables: 0 });
         self.pids.insert(pid, id);
         self.add_table(TableName { pid, tid: None }, id);
     }
@@ -225,6 +247,9 @@ impl Owners {
     fn add_table(&mut self, name: TableName, process: ProcessId) -> u32 {
         let id = self.next_table;
         self.next_table += 1;
+        if let Some(process) = self.processes.get_mut(&process) {
+            process.tables += 1;
+        }
         self.tables.insert(id, Table { name, process, read_in: 0, count: 0, end: 0, has_held: false });
         id
     }

@@ -41,6 +41,19 @@ impl FakeProc {
         fs::remove_file(self.path(&format!("{pid}/fd/{fd}"))).unwrap();
     }
 
+    /// Puts something in a file's place that cannot be read as it could; gives it back when called again.
+    fn swap(&self, relative: &str) {
+        let (here, aside) = (self.path(relative), self.path(&format!("{relative}.aside")));
+        let (is_aside, was_directory) = (aside.exists(), here.is_dir());
+        if is_aside {
+            if was_directory { fs::remove_dir(&here) } else { fs::remove_file(&here) }.unwrap();
+            fs::rename(&aside, &here).unwrap();
+        } else {
+            fs::rename(&here, &aside).unwrap();
+            if was_directory { fs::write(&here, "") } else { fs::create_dir(&here) }.unwrap();
+        }
+    }
+
     fn exit(&self, pid: u32) {
         fs::remove_dir_all(self.path(&pid.to_string())).unwrap();
     }
@@ -123,6 +136,32 @@ fn a_reused_pid_is_another_process() {
     host.process(10, 99, &[(3, 701)]);
     assert_eq!(host.round(&[700, 701]), [None, Some(10)]);
     assert_ne!(host.owners.holder(701).unwrap(), before);
+}
+
+#[test]
+fn a_table_that_cannot_be_read_for_once_is_read_later() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.swap("10/fd");
+    assert_eq!(host.round(&[700]), [None]);
+    host.swap("10/fd");
+    assert_eq!(host.round(&[700]), [Some(10)]);
+    for unreadable in ["10/fd", "10/stat"] {
+        host.swap(unreadable);
+        assert_eq!(host.round_of(&[700], BIG), [Some(10)], "{unreadable}: nothing speaks against it");
+        host.swap(unreadable);
+    }
+}
+
+#[test]
+fn a_process_whose_table_vanished_is_met_anew() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    fs::rename(host.path("10/fd"), host.path("10/away")).unwrap();
+    assert_eq!(host.round_of(&[700], 4096), [None]);
+    assert!(host.owners.processes.is_empty() && host.owners.pids.is_empty());
+    fs::rename(host.path("10/away"), host.path("10/fd")).unwrap();
+    assert_eq!(host.round_of(&[700], 4096), [Some(10)]);
 }
 
 #[test]

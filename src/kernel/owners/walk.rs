@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use super::fds::{FdDirectory, TableName, Target, Unreadable, shares_table};
 use super::{
     Error, Holder, Owners, ProcessId, RETRY_ROUNDS_MAX, ROTATION_ROUNDS, SEARCH_FREELY_FROM, SEARCH_MIN,
-    Unfound, process,
+    Unfound,
 };
 
 /// Numbers tried above a table's end before it counts as ended: new fds are contiguous but for a few races.
@@ -70,7 +70,11 @@ impl Owners {
         for same_table in known.chunk_by(|a, b| a.0 == b.0) {
             let directory = self.open(same_table[0].0);
             for (_, fd, inode) in same_table {
-                let is_there = directory.as_ref().is_some_and(|open| open.socket(*fd) == Ok(Some(*inode)));
+                let is_there = match &directory {
+                    Ok(open) => open.socket(*fd) == Ok(Some(*inode)),
+                    // Nothing speaks against it.
+                    Err(error) => *error == Unreadable::Failed,
+                };
                 if is_there {
                     self.wanted.remove(inode);
                 } else {
@@ -92,7 +96,7 @@ impl Owners {
         }
         for table in self.tables_oldest_first(|_| true) {
             let Some(mut fds) = candidates.remove(&table) else { continue };
-            let Some(directory) = self.open(table) else { continue };
+            let Ok(directory) = self.open(table) else { continue };
             fds.sort_unstable();
             for fd in fds {
                 if let Ok(Some(inode)) = directory.socket(fd) {
@@ -129,7 +133,7 @@ impl Owners {
         let unread: Vec<u32> =
             self.tables.iter().filter(|(_, table)| table.read_in != self.round).map(|(id, _)| *id).collect();
         for id in unread {
-            let Some(count) = self.open(id).map(|open| open.count()) else { continue };
+            let Ok(count) = self.open(id).map(|open| open.count()) else { continue };
             let table = &self.tables[&id];
             order.push((count == table.count, table.read_in, id));
         }
@@ -186,7 +190,7 @@ impl Owners {
             let first = if table == self.cursor.0 { self.cursor.1 } else { 0 };
             let end = self.tables[&table].end;
             let last = end.min(first.saturating_add(u32::try_from(left).unwrap_or(u32::MAX)));
-            if let Some(directory) = self.open(table) {
+            if let Ok(directory) = self.open(table) {
                 for fd in first..last {
                     if let Ok(Some(inode)) = directory.socket(fd)
                         && self.observe_in_passing(table, fd, inode)
@@ -242,15 +246,21 @@ impl Owners {
             return Ok(());
         };
         // Whatever is read now must be the process's that we know, not of a later one with its pid.
-        let stat = process::stat(&self.root, name.pid).ok();
-        let Some(stat) = stat.filter(|stat| stat.start_time == self.processes[&id].start_time) else {
-            self.forget(id);
-            return Ok(());
+        let stat = match self.stat(name.pid) {
+            Ok(stat) if stat.start_time == self.processes[&id].start_time => stat,
+            Ok(_) | Err(Unreadable::Vanished) => {
+                self.forget(id);
+                return Ok(());
+            }
+            Err(error) => {
+                self.unreadable(table, error);
+                return Ok(());
+            }
         };
         if name.tid.is_none() && stat.threads > 1 {
             self.find_private_tables(name.pid, id);
         }
-        let Some(directory) = self.open(table) else { return Ok(()) };
+        let Ok(directory) = self.open(table) else { return Ok(()) };
         let (mut end, mut fds) = (0, 0);
         let mut sockets: Vec<(u32, u32)> = Vec::new();
         let mut is_late = false;
@@ -265,7 +275,7 @@ impl Owners {
                 observe_all(&mut sockets);
                 if Instant::now() >= deadline {
                     is_late = true;
-                    return Err(Unreadable::Vanished);
+                    return Err(Unreadable::Failed);
                 }
             }
             let target = if known.contains(&fd) { Target::Other } else { directory.target(fd)? };
@@ -389,23 +399,17 @@ impl Owners {
     }
 
     /// Opens a table; where that fails, takes note of why.
-    fn open(&mut self, table: u32) -> Option<FdDirectory> {
-        let name = self.tables.get(&table)?.name;
-        match FdDirectory::open(&self.root, name) {
-            Ok(directory) => Some(directory),
-            Err(error) => {
-                self.unreadable(table, error);
-                None
-            }
-        }
+    fn open(&mut self, table: u32) -> Result<FdDirectory, Unreadable> {
+        let name = self.tables.get(&table).ok_or(Unreadable::Vanished)?.name;
+        FdDirectory::open(&self.root, name).inspect_err(|error| self.unreadable(table, *error))
     }
 
     fn unreadable(&mut self, table: u32, error: Unreadable) {
         let round = self.round;
         match error {
-            Unreadable::Vanished => {
-                self.tables.remove(&table);
-            }
+            Unreadable::Vanished => self.forget_table(table),
+            // As it was: whatever still has to be read of it will be tried again.
+            Unreadable::Failed => {}
             Unreadable::Denied => {
                 if let Some(table) = self.tables.get_mut(&table) {
                     // As read as it can be: there is nothing more to find in it.
