@@ -10,7 +10,7 @@
 //! 2. An inode that it does not know has appeared since. New fds take the lowest free numbers: the ones that closed
 //!    sockets have left, and the ones just above a table's end. Those are tried first.
 //! 3. What is still missing is looked for in processes never read, then in whole tables again, changed ones first,
-//!    within a budget of time unless much memory is at stake.
+//!    within a budget of time unless much memory has been without an owner for a while.
 //! 4. Independently, a slice of all tables is read again each round, so that every fd is checked once in
 //!    [`ROTATION_ROUNDS`]: a hand-over that none of the above noticed shows up then.
 //!
@@ -47,7 +47,7 @@ const ROTATION_ROUNDS: u64 = 32;
 const RETRY_ROUNDS_MAX: u32 = 16;
 /// What the search in whole tables may cost at least, however fast the dump was.
 const SEARCH_MIN: Duration = Duration::from_millis(20);
-/// Unowned memory from which the search has no budget but the sample's deadline.
+/// Memory without an owner since an earlier round from which the search has no budget but the sample's deadline.
 const SEARCH_FREELY_FROM: i64 = 1 << 20;
 
 /// A process whose fds count.

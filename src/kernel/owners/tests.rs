@@ -58,11 +58,17 @@ impl FakeProc {
         fs::remove_dir_all(self.path(&pid.to_string())).unwrap();
     }
 
-    /// One round over a dump that shows `inodes`, each holding `memory`; the pid found for each.
-    fn round_of(&mut self, inodes: &[u32], memory: i64) -> Vec<Option<u32>> {
+    /// Begins a round that has time enough; its deadline.
+    fn begin(&mut self) -> Instant {
         let deadline = Instant::now() + Duration::from_mins(1);
         let pids = ProcRoot::new(self.directory.path()).pids().unwrap();
         self.owners.begin(&pids, deadline).unwrap();
+        deadline
+    }
+
+    /// One round over a dump that shows `inodes`, each holding `memory`; the pid found for each.
+    fn round_of(&mut self, inodes: &[u32], memory: i64) -> Vec<Option<u32>> {
+        let deadline = self.begin();
         let first: Vec<Lookup> = inodes
             .iter()
             .map(|inode| {
@@ -216,6 +222,36 @@ fn a_socket_in_no_table_is_not_looked_for_every_round_and_found_when_it_lands() 
     host.open(11, 3, 705);
     let found_after = (1..=2 * RETRY_ROUNDS_MAX).find(|_| host.round_of(&[700, 705], 4096)[1] == Some(11));
     assert!(found_after.is_some_and(|rounds| rounds <= RETRY_ROUNDS_MAX), "{found_after:?}");
+}
+
+#[test]
+fn only_memory_that_stays_without_an_owner_lifts_the_budget() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.round(&[700]);
+    let unowned: Vec<u32> = (800..1300).collect();
+    let is_lifted = |host: &mut FakeProc| {
+        host.begin();
+        for inode in &unowned {
+            host.owners.lookup(*inode, 4096);
+        }
+        host.owners.may_search_freely()
+    };
+    assert!(!is_lifted(&mut host), "most are likely to have closed since the dump");
+    host.round_of(&unowned, 4096);
+    assert!(is_lifted(&mut host), "they are still there");
+}
+
+#[test]
+fn a_search_out_of_time_opens_no_table() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700)]);
+    host.round(&[700]);
+    host.begin();
+    host.owners.lookup(701, 4096);
+    host.exit(10);
+    host.owners.search(Duration::ZERO, Instant::now() + Duration::from_mins(1)).unwrap();
+    assert_eq!(host.owners.tables.len(), 1, "opening it would have told that it is gone");
 }
 
 #[test]

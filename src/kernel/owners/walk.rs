@@ -121,18 +121,24 @@ impl Owners {
     }
 
     /// Reads whole tables again, changed ones first, then those not read for longest.
-    fn search(&mut self, budget: Duration, deadline: Instant) -> Result<(), Error> {
-        let at_stake: i64 = self.wanted.values().sum();
-        let until =
-            if at_stake >= SEARCH_FREELY_FROM { deadline } else { deadline.min(Instant::now() + budget) };
+    pub(super) fn search(&mut self, budget: Duration, deadline: Instant) -> Result<(), Error> {
+        let now = Instant::now();
+        let until = if self.may_search_freely() { deadline } else { deadline.min(now + budget) };
+        let halfway = now + until.saturating_duration_since(now) / 2;
         let mut known: HashMap<u32, KnownFds> = HashMap::new();
         for holder in self.holders.values().filter(|holder| holder.seen == self.round) {
             known.entry(holder.table).or_default().insert(holder.fd);
         }
         let mut order: Vec<(bool, u32, u32)> = Vec::new();
-        let unread: Vec<u32> =
-            self.tables.iter().filter(|(_, table)| table.read_in != self.round).map(|(id, _)| *id).collect();
-        for id in unread {
+        let round = self.round;
+        let unread = self.tables.iter().filter(|(_, table)| table.read_in != round);
+        let mut unread: Vec<(u32, u32)> = unread.map(|(id, table)| (table.read_in, *id)).collect();
+        unread.sort_unstable();
+        for (_, id) in unread {
+            // On a host of many processes opening alone could use up the time, and nothing would ever be read.
+            if Instant::now() >= halfway {
+                break;
+            }
             let Ok(count) = self.open(id).map(|open| open.count()) else { continue };
             let table = &self.tables[&id];
             order.push((count == table.count, table.read_in, id));
@@ -146,6 +152,13 @@ impl Owners {
             self.read_wanted(table, &known, deadline)?;
         }
         Ok(())
+    }
+
+    /// Whether enough memory lacks an owner to search without a budget. What came up in this round does not count: most
+    /// of it are short connections that closed between the dump and now, and are in no table.
+    pub(super) fn may_search_freely(&self) -> bool {
+        let lasting = self.wanted.iter().filter(|(inode, _)| self.unfound.contains_key(*inode));
+        lasting.map(|(_, memory)| memory).sum::<i64>() >= SEARCH_FREELY_FROM
     }
 
     /// Inodes that no table has are not looked for again at once, those without memory not at all: the rotation will
