@@ -71,8 +71,8 @@ struct Table {
     count: u64,
     /// One past its highest fd seen.
     end: u32,
-    /// Whether it has ever held a socket that mattered.
-    has_held: bool,
+    /// Whether it may hold a TCP socket that a dump has shown.
+    holds: bool,
 }
 
 /// Where a socket's file was last seen.
@@ -184,7 +184,7 @@ impl Owners {
     fn forget_exited(&mut self, pids: &[u32]) {
         let listed: HashSet<u32> = pids.iter().copied().collect();
         let holding: HashSet<ProcessId> =
-            self.tables.values().filter(|table| table.has_held).map(|table| table.process).collect();
+            self.tables.values().filter(|table| table.holds).map(|table| table.process).collect();
         let exited: Vec<ProcessId> = self
             .processes
             .iter()
@@ -250,7 +250,7 @@ impl Owners {
         if let Some(process) = self.processes.get_mut(&process) {
             process.tables += 1;
         }
-        self.tables.insert(id, Table { name, process, read_in: 0, count: 0, end: 0, has_held: false });
+        self.tables.insert(id, Table { name, process, read_in: 0, count: 0, end: 0, holds: false });
         id
     }
 
@@ -316,12 +316,18 @@ impl Owners {
         self.processes.len() as u64
     }
 
-    /// Ends a round after a complete dump: drops what it did not show.
+    /// Ends a round after a complete dump: drops what it did not show, and notes which tables hold what it did.
     pub fn end(&mut self) {
         let round = self.round;
-        if self.seen < self.holders.len() {
-            self.holders.retain(|_, holder| holder.seen == round);
-        }
+        let Self { holders, tables, .. } = self;
+        tables.values_mut().for_each(|table| table.holds = false);
+        holders.retain(|_, holder| {
+            let is_shown = holder.seen == round;
+            if is_shown && let Some(table) = tables.get_mut(&holder.table) {
+                table.holds = true;
+            }
+            is_shown
+        });
         self.unfound.retain(|_, unfound| unfound.seen == round);
     }
 }

@@ -280,6 +280,28 @@ fn what_the_dump_no_longer_shows_is_forgotten() {
 }
 
 #[test]
+fn only_processes_with_tcp_sockets_are_asked_again_whether_they_are_the_same() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700), (4, 701)]);
+    host.process(11, 2, &[(3, 800)]);
+    host.process(12, 3, &[(3, 702)]);
+    let holding = |host: &FakeProc| {
+        let tables = host.owners.tables.values().filter(|table| table.holds);
+        let mut pids: Vec<u32> = tables.map(|table| table.name.pid).collect();
+        pids.sort_unstable();
+        pids
+    };
+    host.round(&[700, 701, 702]);
+    assert_eq!(holding(&host), [10, 12], "800 is no TCP socket");
+    host.close(12, 3);
+    host.round(&[700, 701]);
+    assert_eq!(holding(&host), [10]);
+    host.open(11, 4, 703);
+    host.round(&[700, 701, 703]);
+    assert_eq!(holding(&host), [10, 11]);
+}
+
+#[test]
 fn a_socket_shown_twice_is_told_from_sockets_that_share_an_inode() {
     let mut host = FakeProc::new();
     host.process(10, 1, &[(3, 700)]);

@@ -1,5 +1,6 @@
 //! The searches of [`Owners`]: which tables and fds are read, in which order.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use hashbrown::hash_map::Entry;
@@ -193,7 +194,7 @@ impl Owners {
         // From the cursor on, then round to where it began.
         let start = order.partition_point(|table| *table < self.cursor.0);
         order.rotate_left(start);
-        let mut checked: Vec<(u32, u32, u32)> = Vec::new();
+        let mut checked: HashMap<u32, Range<u32>> = HashMap::new();
         let mut confirmed: HashSet<u32> = HashSet::new();
         for table in order {
             if left == 0 {
@@ -211,16 +212,14 @@ impl Owners {
                         confirmed.insert(inode);
                     }
                 }
-                checked.push((table, first, last));
+                checked.insert(table, first..last);
             }
             left -= u64::from(last.saturating_sub(first)).min(left);
             self.cursor = if last < end { (table, last) } else { (table + 1, 0) };
         }
         let stale = |inode: &u32, holder: &Holder| {
-            !confirmed.contains(inode)
-                && checked.iter().any(|(table, first, last)| {
-                    holder.table == *table && (*first..*last).contains(&holder.fd)
-                })
+            checked.get(&holder.table).is_some_and(|fds| fds.contains(&holder.fd))
+                && !confirmed.contains(inode)
         };
         self.holders.retain(|inode, holder| !stale(inode, holder));
         Ok(())
@@ -342,7 +341,7 @@ impl Owners {
         let round = self.round;
         if let Some(table) = self.tables.get_mut(&table) {
             table.end = table.end.max(fd + 1);
-            table.has_held = true;
+            table.holds = true;
         }
         let found = Holder { table, fd, seen: round, found: round, cookie: 0 };
         match self.holders.entry(inode) {
