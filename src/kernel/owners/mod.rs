@@ -21,6 +21,7 @@ mod fds;
 mod kcmp;
 mod walk;
 
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
@@ -133,6 +134,8 @@ pub struct Owners {
     next_process: u32,
     processes: HashMap<ProcessId, Process>,
     pids: HashMap<u32, ProcessId>,
+    /// Pids that hide even their stat from us, and whether they count as processes.
+    hidden: HashMap<u32, bool>,
     tables: HashMap<u32, Table>,
     next_table: u32,
     holders: HashMap<u32, Holder>,
@@ -155,6 +158,7 @@ impl Owners {
             next_process: 0,
             processes: HashMap::new(),
             pids: HashMap::new(),
+            hidden: HashMap::new(),
             tables: HashMap::new(),
             next_table: 0,
             holders: HashMap::new(),
@@ -173,7 +177,11 @@ impl Owners {
         self.big_confirmations = 0;
         self.seen = 0;
         self.forget_exited(pids);
-        let new: Vec<u32> = pids.iter().copied().filter(|pid| !self.pids.contains_key(pid)).collect();
+        let is_new = |pid: &u32| {
+            let is_turn = (self.round + pid) % RETRY_ROUNDS_MAX == 0;
+            !self.pids.contains_key(pid) && (is_turn || !self.hidden.contains_key(pid))
+        };
+        let new: Vec<u32> = pids.iter().copied().filter(is_new).collect();
         for pid in new {
             self.admit(pid);
         }
@@ -198,6 +206,7 @@ impl Owners {
         for id in exited {
             self.forget(id);
         }
+        self.hidden.retain(|pid, _| listed.contains(pid));
     }
 
     /// Whether its pid is still that process's. Where this cannot be told now, it is taken to be.
@@ -232,7 +241,15 @@ impl Owners {
 
     /// Takes note of a process, unless it is a kernel thread or gone.
     fn admit(&mut self, pid: u32) {
-        let Ok(stat) = self.stat(pid) else { return };
+        self.hidden.remove(&pid);
+        let stat = match self.stat(pid) {
+            Ok(stat) => stat,
+            Err(Unreadable::Denied) => {
+                self.hidden.insert(pid, self.is_surely_a_process(pid));
+                return;
+            }
+            Err(Unreadable::Vanished | Unreadable::Failed) => return,
+        };
         if stat.is_kernel_thread {
             return;
         }
@@ -242,6 +259,13 @@ impl Owners {
         self.processes.insert(id, Process { pid, start_time, denied: false, tables: 0 });
         self.pids.insert(pid, id);
         self.add_table(TableName { pid, tid: None }, id);
+    }
+
+    /// Whether a pid whose stat is hidden (`hidepid=1`) is no kernel thread. Those belong to the owner of procfs itself,
+    /// and so do daemons of root, which are not told from them; the first pid is never one.
+    fn is_surely_a_process(&self, pid: u32) -> bool {
+        let owner = |relative: &str| std::fs::metadata(self.root.join(relative)).map(|of| of.uid()).ok();
+        pid == 1 || owner(&pid.to_string()) != owner("")
     }
 
     fn add_table(&mut self, name: TableName, process: ProcessId) -> u32 {
@@ -308,12 +332,16 @@ impl Owners {
 
     /// Processes whose tables we may not read.
     pub fn denied(&self) -> u64 {
-        self.processes.values().filter(|process| process.denied).count() as u64
+        self.processes.values().filter(|process| process.denied).count() as u64 + self.hidden()
     }
 
     /// Processes known.
     pub fn processes(&self) -> u64 {
-        self.processes.len() as u64
+        self.processes.len() as u64 + self.hidden()
+    }
+
+    fn hidden(&self) -> u64 {
+        self.hidden.values().filter(|is_process| **is_process).count() as u64
     }
 
     /// Ends a round after a complete dump: drops what it did not show, and notes which tables hold what it did.

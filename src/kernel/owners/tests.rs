@@ -171,6 +171,30 @@ fn a_process_whose_table_vanished_is_met_anew() {
 }
 
 #[test]
+fn processes_that_hide_their_stat_count_as_denied_until_they_show_it() {
+    // Nobody may read this one, not even root.
+    const FORBIDDEN: &str = "/proc/sys/net/ipv4/route/flush";
+    let mut host = FakeProc::new();
+    for pid in [1, 2, 10] {
+        host.process(pid, 1, &[(3, 700 + pid)]);
+    }
+    for pid in [1, 2] {
+        fs::rename(host.path(&format!("{pid}/stat")), host.path(&format!("{pid}/shown"))).unwrap();
+        symlink(FORBIDDEN, host.path(&format!("{pid}/stat"))).unwrap();
+    }
+    assert_eq!(host.round_of(&[701, 710], 4096), [None, Some(10)]);
+    assert_eq!(host.owners.denied(), 1, "2 may be a kernel thread");
+    assert_eq!(host.owners.processes(), 2);
+    fs::rename(host.path("1/shown"), host.path("1/stat")).unwrap();
+    let found_after = (1..=2 * RETRY_ROUNDS_MAX).find(|_| host.round_of(&[701, 710], 4096)[0] == Some(1));
+    assert!(found_after.is_some_and(|rounds| rounds > 1), "not asked each round: {found_after:?}");
+    assert_eq!((host.owners.denied(), host.owners.processes()), (0, 2));
+    host.exit(2);
+    host.round(&[]);
+    assert!(host.owners.hidden.is_empty());
+}
+
+#[test]
 fn a_connection_handed_to_a_child_follows_it_in_the_next_rounds() {
     let mut host = FakeProc::new();
     host.process(10, 1, &[(3, 700)]);
