@@ -169,10 +169,10 @@ fn decimal(number: u32, digits: &mut [u8; DECIMAL_MAX]) -> &CStr {
     }
 }
 
-/// Whether thread `tid` shares the fd table of its process. Where the kernel has no kcmp, or takes other pids than
-/// procfs shows (`has_own_pids`), equal counts must do.
-pub fn shares_table(root: &ProcRoot, has_own_pids: bool, pid: u32, tid: u32) -> bool {
-    has_own_pids.then(|| super::kcmp::same_files(pid, tid)).flatten().unwrap_or_else(|| {
+/// Whether thread `tid` shares the fd table of its process. Where kcmp has no answer or may not be asked, equal counts
+/// must do.
+pub fn shares_table(root: &ProcRoot, has_kcmp: bool, pid: u32, tid: u32) -> bool {
+    has_kcmp.then(|| super::kcmp::same_files(pid, tid)).flatten().unwrap_or_else(|| {
         let count = |tid| FdDirectory::open(root, TableName { pid, tid }).map(|table| table.count());
         count(Some(tid)) == count(None)
     })

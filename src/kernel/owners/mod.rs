@@ -128,8 +128,8 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct Owners {
     root: ProcRoot,
-    /// Whether the pids there are the ones system calls take.
-    has_own_pids: bool,
+    /// Whether kcmp may be asked about the pids there.
+    has_kcmp: bool,
     round: u32,
     next_process: u32,
     processes: HashMap<ProcessId, Process>,
@@ -152,7 +152,7 @@ impl Owners {
     /// Owners by the procfs at `root`. Knows nothing yet: the first round walks every table.
     pub fn new(root: ProcRoot) -> Self {
         Self {
-            has_own_pids: root.has_own_pids(),
+            has_kcmp: kcmp::is_safe(&root),
             root,
             round: 0,
             next_process: 0,

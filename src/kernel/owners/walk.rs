@@ -330,7 +330,7 @@ impl Owners {
             .collect();
         for task in tasks.flatten() {
             let Some(tid) = task.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            if tid != pid && !known.contains(&tid) && !shares_table(&self.root, self.has_own_pids, pid, tid) {
+            if tid != pid && !known.contains(&tid) && !shares_table(&self.root, self.has_kcmp, pid, tid) {
                 self.add_table(TableName { pid, tid: Some(tid) }, id);
             }
         }
