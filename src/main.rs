@@ -6,12 +6,17 @@ use clap::Parser;
 use skmem_exporter::cli::{Cli, Command};
 use skmem_exporter::config::{self, Config, Loaded};
 use skmem_exporter::http::WebConfigFile;
+use skmem_exporter::kernel::diag;
 use skmem_exporter::{daemon, http, logging};
 
 /// Bad flags or settings; clap uses the same.
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // Not a command: the daemon starts itself like this, and needs neither settings nor runtime there.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == diag::ASKER) {
+        return diag::run_asker();
+    }
     let (command, flags) = Cli::parse().into_parts();
     let loaded = match config::load(flags, std::env::vars_os()) {
         Ok(loaded) => loaded,

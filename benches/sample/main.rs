@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
+use skmem_exporter::kernel::diag;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -90,6 +91,10 @@ fn parse_count(text: &str) -> std::result::Result<u64, String> {
 }
 
 fn main() -> ExitCode {
+    // What a sample in this process starts, as it does in the daemon.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == diag::ASKER) {
+        return diag::run_asker();
+    }
     let options = Options::parse();
     let result = match &options.role {
         Some(Role::Load(connections)) => load::serve(connections),

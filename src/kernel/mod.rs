@@ -99,9 +99,9 @@ pub struct Kernel<D = Netlink> {
 }
 
 impl Kernel {
-    /// The running kernel.
+    /// The running kernel. It starts this program again to ask it: see [`Netlink::asking`].
     pub fn new(scope: &Scope<'_>) -> Self {
-        Self::with_diag(scope, Netlink::default())
+        Self::with_diag(scope, Netlink::asking())
     }
 }
 

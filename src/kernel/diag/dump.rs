@@ -21,7 +21,7 @@ use super::{Query, SockDiag};
 /// one page where pages are 64 KiB; anything longer arrives flagged as truncated and fails the dump.
 const DATAGRAM_MAX: usize = 64 * 1024;
 
-/// The kernel's own sock_diag.
+/// The kernel's own sock_diag. By default it dumps, and asks nothing.
 #[derive(Debug)]
 pub struct Netlink {
     buffer: Vec<u8>,
@@ -35,8 +35,18 @@ impl Default for Netlink {
     }
 }
 
+impl Netlink {
+    /// One that also asks, through children that run this program: its main has to hand over to [`super::run_asker`] where
+    /// the first argument is [`super::ASKER`].
+    pub fn asking() -> Self {
+        Self { interrogator: Interrogator::asking(), ..Self::default() }
+    }
+}
+
 impl SockDiag for Netlink {
     fn dump(&mut self, query: Query, deadline: Instant, each: &mut dyn FnMut(&Entry)) -> Result<(), Error> {
+        // Here too, because there may never be a suspect again.
+        self.interrogator.reap();
         self.sequence = self.sequence.wrapping_add(1);
         let dump = Dump::new(query, self.sequence);
         let socket = open()?;
@@ -65,7 +75,7 @@ impl SockDiag for Netlink {
     }
 
     fn ask(&mut self, suspects: Vec<Entry>, deadline: Instant) -> Answers {
-        self.interrogator.ask(suspects, deadline)
+        self.interrogator.ask(&suspects, deadline)
     }
 }
 

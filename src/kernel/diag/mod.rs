@@ -1,10 +1,13 @@
 //! sock_diag netlink: what we ask, how the answer is decoded, and the socket it travels through.
 
+mod asker;
 mod dump;
+mod frames;
 mod message;
 mod query;
 mod suspects;
 
+pub use asker::{ASKER, run as run_asker};
 pub use dump::Netlink;
 pub use message::{Dump, Entry, Progress};
 pub use query::Query;
