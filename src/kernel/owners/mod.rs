@@ -178,7 +178,7 @@ impl Owners {
         self.seen = 0;
         self.forget_exited(pids);
         let is_new = |pid: &u32| {
-            let is_turn = (self.round + pid) % RETRY_ROUNDS_MAX == 0;
+            let is_turn = (self.round + pid).is_multiple_of(RETRY_ROUNDS_MAX);
             !self.pids.contains_key(pid) && (is_turn || !self.hidden.contains_key(pid))
         };
         let new: Vec<u32> = pids.iter().copied().filter(is_new).collect();
