@@ -51,6 +51,10 @@ const SEARCH_MIN: Duration = Duration::from_millis(20);
 /// Memory without an owner since an earlier round from which the search has no budget but the sample's deadline.
 const SEARCH_FREELY_FROM: i64 = 1 << 20;
 
+/// While no dump is complete nothing says what has closed; what none has shown for this many rounds is forgotten, so
+/// that the map stays bounded. As long as the rotation takes.
+const UNSEEN_ROUNDS_MAX: u32 = 32;
+
 /// A process whose fds count.
 #[derive(Debug)]
 struct Process {
@@ -101,6 +105,14 @@ struct Unfound {
     seen: u32,
 }
 
+/// How much of this round's dump there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dump {
+    Nothing,
+    Part,
+    Complete,
+}
+
 /// Whether a socket has been seen before in this round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sighting {
@@ -144,6 +156,7 @@ pub struct Owners {
     wanted: HashMap<u32, i64>,
     big_confirmations: usize,
     seen: usize,
+    dump: Dump,
     /// Where the rotation goes on: table and fd.
     cursor: (u32, u32),
 }
@@ -166,12 +179,17 @@ impl Owners {
             wanted: HashMap::new(),
             big_confirmations: 0,
             seen: 0,
+            dump: Dump::Nothing,
             cursor: (0, 0),
         }
     }
 
     /// Begins a round: takes note of processes that came and went, and walks every table in the first round.
     pub fn begin(&mut self, pids: &[u32], deadline: Instant) -> Result<(), Error> {
+        // A dump that has shown nothing has added nothing, and says of no socket that it has closed.
+        if std::mem::replace(&mut self.dump, Dump::Nothing) == Dump::Part {
+            self.forget_unseen();
+        }
         self.round += 1;
         self.wanted.clear();
         self.big_confirmations = 0;
@@ -186,6 +204,13 @@ impl Owners {
             self.admit(pid);
         }
         if self.round == 1 { self.walk_everything(deadline) } else { Ok(()) }
+    }
+
+    /// After a dump that was not complete: drops what has not been shown for long.
+    fn forget_unseen(&mut self) {
+        let oldest = self.round.saturating_sub(UNSEEN_ROUNDS_MAX);
+        self.holders.retain(|_, holder| holder.seen >= oldest);
+        self.unfound.retain(|_, unfound| unfound.seen >= oldest);
     }
 
     /// Drops processes that are not listed any more, or whose pid another has taken.
@@ -280,6 +305,7 @@ impl Owners {
 
     /// Takes note that the dump shows a socket with this inode, or with this inode of its listener.
     pub fn sight(&mut self, inode: u32, cookie: u64) -> Sighting {
+        self.dump = Dump::Part;
         let Some(holder) = self.holders.get_mut(&inode) else { return Sighting::Unknown };
         // Cutting off the high half is meant: it differs for no two sockets that share an inode.
         #[allow(clippy::cast_possible_truncation)]
@@ -347,6 +373,7 @@ impl Owners {
     /// Ends a round after a complete dump: drops what it did not show, and notes which tables hold what it did.
     pub fn end(&mut self) {
         let round = self.round;
+        self.dump = Dump::Complete;
         let Self { holders, tables, .. } = self;
         tables.values_mut().for_each(|table| table.holds = false);
         holders.retain(|_, holder| {

@@ -66,8 +66,15 @@ impl FakeProc {
         deadline
     }
 
-    /// One round over a dump that shows `inodes`, each holding `memory`; the pid found for each.
+    /// One round over a complete dump that shows `inodes`, each holding `memory`; the pid found for each.
     fn round_of(&mut self, inodes: &[u32], memory: i64) -> Vec<Option<u32>> {
+        let found = self.incomplete_round(inodes, memory);
+        self.owners.end();
+        found
+    }
+
+    /// The same over a dump that some of the host's sockets are missing from.
+    fn incomplete_round(&mut self, inodes: &[u32], memory: i64) -> Vec<Option<u32>> {
         let deadline = self.begin();
         let first: Vec<Lookup> = inodes
             .iter()
@@ -77,7 +84,7 @@ impl FakeProc {
             })
             .collect();
         self.owners.resolve(Duration::from_secs(10), deadline).unwrap();
-        let found = inodes
+        inodes
             .iter()
             .zip(first)
             .map(|(inode, lookup)| match lookup {
@@ -86,9 +93,7 @@ impl FakeProc {
                 Lookup::Nobody => None,
             })
             .map(|id| id.and_then(|id| self.owners.pid(id)))
-            .collect();
-        self.owners.end();
-        found
+            .collect()
     }
 
     fn round(&mut self, inodes: &[u32]) -> Vec<Option<u32>> {
@@ -301,6 +306,33 @@ fn what_the_dump_no_longer_shows_is_forgotten() {
     host.exit(10);
     host.round(&[]);
     assert!(host.owners.tables.is_empty() && host.owners.processes.is_empty());
+}
+
+#[test]
+fn while_dumps_fail_the_map_keeps_what_may_be_open_and_does_not_grow_for_ever() {
+    let mut host = FakeProc::new();
+    host.process(10, 1, &[(3, 700), (4, 701)]);
+    host.round(&[700, 701]);
+    let mut most = (0, 0);
+    for inode in 1000..1000 + 3 * UNSEEN_ROUNDS_MAX {
+        host.open(10, 5, inode);
+        host.incomplete_round(&[700, inode, 10_000 + inode], 4096);
+        host.close(10, 5);
+        most = (most.0.max(host.owners.holders.len()), most.1.max(host.owners.unfound.len()));
+        if inode < 1000 + UNSEEN_ROUNDS_MAX / 2 {
+            assert!(
+                host.owners.holders.contains_key(&701),
+                "a part of a dump says of nothing that it has closed"
+            );
+        }
+    }
+    let bound = UNSEEN_ROUNDS_MAX as usize + 2;
+    assert!(most.0 <= bound && most.1 <= bound, "{most:?}");
+    assert!(host.owners.holders.contains_key(&700));
+    for _ in 0..2 * UNSEEN_ROUNDS_MAX {
+        host.incomplete_round(&[], 0);
+    }
+    assert!(host.owners.holders.contains_key(&700), "no dump at all, nothing to forget");
 }
 
 #[test]
