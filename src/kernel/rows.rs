@@ -56,14 +56,15 @@ impl Rows {
             // One that has exited since the dump is counted with the others.
             let Some(pid) = owners.pid(id) else { continue };
             let Some(comm) = process::comm(&self.root, pid) else { continue };
+            let resident_memory = process::resident_memory(&self.root, pid, self.page_size);
+            let info = Some(process::info(&self.root, pid));
+            // Asked last: what was read before is of this process only if it is still there.
+            if !owners.is_alive(id) {
+                continue;
+            }
             let sums = left.remove(&id).unwrap_or_default();
-            rows.push(ProcessRow {
-                name: ProcessName::One { pid, comm },
-                stall_start: stall_start(&sums, timestamp),
-                sums,
-                resident_memory: process::resident_memory(&self.root, pid, self.page_size),
-                info: Some(process::info(&self.root, pid)),
-            });
+            let (name, stall_start) = (ProcessName::One { pid, comm }, stall_start(&sums, timestamp));
+            rows.push(ProcessRow { name, sums, stall_start, resident_memory, info });
         }
         let mut others = SocketSums::default();
         left.values().for_each(|sums| others.merge(sums));

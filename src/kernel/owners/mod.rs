@@ -356,6 +356,11 @@ impl Owners {
         self.processes.get(&id).map(|process| process.pid)
     }
 
+    /// Whether the process that has this pid now is the one that is known by it.
+    pub fn is_alive(&self, id: ProcessId) -> bool {
+        self.processes.get(&id).is_some_and(|process| self.is_same_process(process))
+    }
+
     /// Processes whose tables we may not read.
     pub fn denied(&self) -> u64 {
         self.processes.values().filter(|process| process.denied).count() as u64 + self.hidden()
