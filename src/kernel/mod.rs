@@ -128,7 +128,8 @@ impl<D: SockDiag> Kernel<D> {
             page_size,
             diag,
             counters: HostCounters::default(),
-            bound_search: BoundSearch::Everywhere,
+            // The first sample, dear enough, tells whether there is anything to look for.
+            bound_search: BoundSearch::Nowhere,
             showed_bound: HashSet::new(),
             started: Instant::now(),
         }
