@@ -31,7 +31,7 @@ unit: ## Unit, property, golden and live tests
 	$(CARGO) test --locked
 
 doc: ## Check the API documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --locked --document-private-items
 
 deny: $(TOOLS)/cargo-deny ## Check licences and sources of all dependencies
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(CARGO) deny --log-level error --locked check --hide-inclusion-graph bans licenses sources

@@ -1,4 +1,4 @@
-//! The metrics: what they are called ([`catalog`]), what a sample says of each ([`families`]), and the two text
+//! The metrics: what they are called ([`catalog`]), what a sample says of each ([`families()`]), and the two text
 //! formats they are served in ([`render`]).
 //!
 //! Everything here is pure: an [`Exposed`] goes in, text comes out, and the same `Exposed` always gives the same text.
