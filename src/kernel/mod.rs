@@ -95,6 +95,7 @@ pub struct Kernel<D = Netlink> {
     rows: Rows,
     bound_search: BoundSearch,
     showed_bound: HashSet<u64>,
+    turn: u64,
     started: Instant,
 }
 
@@ -131,6 +132,7 @@ impl<D: SockDiag> Kernel<D> {
             // The first sample, dear enough, tells whether there is anything to look for.
             bound_search: BoundSearch::Nowhere,
             showed_bound: HashSet::new(),
+            turn: 0,
             started: Instant::now(),
         }
     }
@@ -140,6 +142,7 @@ impl<D: SockDiag> Kernel<D> {
         let mut watch = Stopwatch::start();
         let deadline = watch.started + self.deadline;
         let mut outcomes = Outcomes::default();
+        self.turn += 1;
 
         let mut host = host::host_figures(&self.root, self.page_size, &mut outcomes);
         watch.stop(Stage::Host);
@@ -160,6 +163,7 @@ impl<D: SockDiag> Kernel<D> {
             round: &mut round,
             search: self.bound_search,
             showed_bound: &self.showed_bound,
+            turn: self.turn,
             deadline,
         };
         let swept = sweep.all(&found, &mut outcomes);
