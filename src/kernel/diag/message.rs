@@ -7,12 +7,11 @@ use netlink_packet_sock_diag::constants::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, S
 
 use super::super::error::Error;
 use super::Query;
+use super::query::TCPDIAG_GETSOCK;
 use crate::sample::TcpState;
 use crate::socket::{LocalEnd, RemoteEnd, Socket};
 use crate::tcp_info::TcpInfo;
 
-/// Answers to the legacy request carry its own type.
-const TCPDIAG_GETSOCK: u16 = 18;
 /// Not in netlink-packet-sock-diag: cgroup2 id of the socket, u64, always sent (Linux 5.9 and later).
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const NLMSG_NOOP: u16 = 1;

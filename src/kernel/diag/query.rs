@@ -10,7 +10,7 @@ use super::Entry;
 
 /// `TCPDIAG_GETSOCK`: the request from before SOCK_DIAG_BY_FAMILY. It alone walks the hash once for both address
 /// families; the walk is what a dump costs where most sockets belong to other namespaces.
-const TCPDIAG_GETSOCK: u16 = 18;
+pub const TCPDIAG_GETSOCK: u16 = 18;
 
 /// `IPPROTO_MPTCP` does not fit the request's u8 protocol, so the kernel takes it from this attribute
 /// (`INET_DIAG_REQ_PROTOCOL`) and wants 255 (`IPPROTO_RAW`) in the field.
