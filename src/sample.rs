@@ -186,7 +186,7 @@ pub struct CgroupRow {
 pub const OTHER: &str = "other";
 
 /// The newest complete reading of every socket, with owners.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
     /// When the sockets were read: seconds since the epoch.
     pub timestamp: f64,

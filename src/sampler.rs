@@ -171,18 +171,7 @@ mod tests {
     use crate::sample::{HostFigures, NamespaceCounts, Sample, StageDurations, SuspectCounts};
 
     fn sample(timestamp: f64) -> Sample {
-        Sample {
-            timestamp,
-            sockets: 1,
-            states: Default::default(),
-            attributed: Default::default(),
-            unattributed: None,
-            unattributed_bound: None,
-            processes: Vec::new(),
-            processes_truncated: 0,
-            cgroups: Vec::new(),
-            unreadable_processes: 0,
-        }
+        Sample { timestamp, ..Sample::default() }
     }
 
     fn reading(memory: u64, sample: Option<Sample>) -> Reading {

@@ -105,8 +105,7 @@ impl<'a> Round<'a> {
     }
 
     /// Dumps the calling thread's namespace and asks tcp_info of its suspects. `inuse`: what its sockstats count, as far as
-    /// that may spare a dump. Returns how many bound sockets
-    /// that are not hashed it showed.
+    /// that may spare a dump. Returns how many bound sockets that are not hashed it showed.
     pub fn dump_namespace(
         &mut self,
         diag: &mut impl SockDiag,
@@ -119,7 +118,9 @@ impl<'a> Round<'a> {
         self.bound = 0;
         self.listeners.clear();
         self.cookies.clear();
+        // A dump that failed has left these behind.
         self.suspects.clear();
+        self.batch.clear();
         match inuse {
             Some(0) => return Ok(0),
             Some(inuse) if inuse <= LISTENERS_FIRST_MAX => {

@@ -173,18 +173,7 @@ mod tests {
     #[test]
     fn bound_sockets_are_looked_for_as_far_as_there_may_be_any() {
         let sample = |closed, unattributed| {
-            let mut sample = Sample {
-                timestamp: 0.0,
-                sockets: 0,
-                states: Default::default(),
-                attributed: Default::default(),
-                unattributed,
-                unattributed_bound: Some(100),
-                processes: Vec::new(),
-                processes_truncated: 0,
-                cgroups: Vec::new(),
-                unreadable_processes: 0,
-            };
+            let mut sample = Sample { unattributed, unattributed_bound: Some(100), ..Sample::default() };
             sample.states[TcpState::Close.index()] = closed;
             sample
         };

@@ -41,18 +41,7 @@ pub fn render(exposed: &Exposed, format: Format) -> String {
 
 /// Figures with a sample taken at `timestamp`.
 pub fn exposed(timestamp: f64) -> Exposed {
-    let sample = Sample {
-        timestamp,
-        sockets: 0,
-        states: Default::default(),
-        attributed: Default::default(),
-        unattributed: None,
-        unattributed_bound: None,
-        processes: Vec::new(),
-        processes_truncated: 0,
-        cgroups: Vec::new(),
-        unreadable_processes: 0,
-    };
+    let sample = Sample { timestamp, ..Sample::default() };
     Exposed { sample: Some(Arc::new(sample)), ..Exposed::default() }
 }
 

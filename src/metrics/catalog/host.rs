@@ -100,8 +100,9 @@ pub(super) const GROUP: Group = Group {
             kind: Kind::Gauge,
             unit: Unit::None,
             labels: &[],
-            help: "TCP alloc of /proc/net/sockstat minus inuse of every network namespace's sockstat and sockstat6: \
-                   sockets in no table that sock_diag can show, such as those reset with unread data and not closed",
+            help: "TCP alloc of /proc/net/sockstat minus inuse of every network namespace's sockstat and sockstat6 and \
+                   minus the bound sockets that sock_diag shows: sockets in none of its tables, such as those reset with \
+                   unread data and not closed",
             read: |exposed, out| out.one(exposed.host.hidden_sockets),
         },
         Metric {
