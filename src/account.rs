@@ -1,10 +1,12 @@
 //! Adds sockets up: per owner class, process, cgroup and state. Pure; every socket of a sample passes
 //! [`Account::add`] exactly once, with its owner.
 
+use std::time::Duration;
+
 use hashbrown::HashMap;
 
 use crate::cause::Verdicts;
-use crate::sample::{OwnerClass, ProcessState, SocketSums, TcpState};
+use crate::sample::{Cause, CauseSums, OwnerClass, ProcessState, SocketSums, TcpState};
 use crate::socket::Socket;
 
 /// Names a process within one sample and, as long as it lives, across samples.
@@ -24,7 +26,27 @@ pub enum Owner {
     Unresolved,
 }
 
+/// Whose sockets are looked at together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A process, the accept queues of its listeners included.
+    Process(ProcessId),
+    /// Nobody any more.
+    Orphans,
+    /// Nobody we can see.
+    Unresolved,
+}
+
 impl Owner {
+    /// Whose sockets this owner's are looked at with.
+    pub fn holder(self) -> Holder {
+        match self {
+            Self::Process(process) | Self::AcceptQueue(process) => Holder::Process(process),
+            Self::Orphan => Holder::Orphans,
+            Self::Unresolved => Holder::Unresolved,
+        }
+    }
+
     fn class(self) -> OwnerClass {
         match self {
             Self::Process(_) => OwnerClass::Process,
@@ -95,9 +117,16 @@ impl Account {
         // What is reserved and not used yet goes with the larger part.
         let (receive, send) = (i64::from(socket.rmem_alloc), i64::from(socket.wmem_queued));
         let receive = if receive >= send { memory - send } else { receive };
-        sums.by_cause[verdicts.receive.cause as usize] += receive;
-        sums.by_cause[verdicts.send.cause as usize] += memory - receive;
-        sums.stalled = sums.stalled.max(verdicts.receive.stalled).max(verdicts.send.stalled);
+        sums.by_cause[verdicts.receive.cause as usize].hold(receive, verdicts.receive.stalled);
+        sums.by_cause[verdicts.send.cause as usize].hold(memory - receive, verdicts.send.stalled);
+        // A socket counts once for each of its causes, and as active only where it has no other.
+        let (receiving, sending) = (verdicts.receive.cause, verdicts.send.cause);
+        if receiving != Cause::Active || sending == Cause::Active {
+            sums.by_cause[receiving as usize].sockets += counts;
+        }
+        if sending != Cause::Active && sending != receiving {
+            sums.by_cause[sending as usize].sockets += counts;
+        }
     }
 }
 
@@ -116,9 +145,16 @@ impl SocketSums {
         self.accept_queue_connections += other.accept_queue_connections;
         self.accept_queue_memory += other.accept_queue_memory;
         for (mine, theirs) in self.by_cause.iter_mut().zip(other.by_cause) {
-            *mine += theirs;
+            mine.hold(theirs.memory, theirs.stalled);
+            mine.sockets += theirs.sockets;
         }
-        self.stalled = self.stalled.max(other.stalled);
+    }
+}
+
+impl CauseSums {
+    fn hold(&mut self, memory: i64, stalled: Duration) {
+        self.memory += memory;
+        self.stalled = self.stalled.max(stalled);
     }
 }
 
@@ -185,7 +221,10 @@ mod tests {
             let [process, accept_queue, ..] = account.attributed;
             prop_assert_eq!(rows.memory, process + accept_queue);
             prop_assert_eq!(rows.accept_queue_memory, accept_queue);
-            prop_assert_eq!(rows.by_cause.iter().sum::<i64>(), rows.memory);
+            prop_assert_eq!(rows.by_cause.iter().map(|sums| sums.memory).sum::<i64>(), rows.memory);
+            let judged: u64 = rows.by_cause.iter().map(|sums| sums.sockets).sum();
+            let sockets: u64 = rows.sockets.iter().sum();
+            prop_assert!((sockets..=2 * sockets).contains(&judged), "each socket has one cause or two");
 
             let mut reversed = Account::default();
             for (socket, owner, verdicts) in owned.iter().rev() {

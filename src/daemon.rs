@@ -18,8 +18,9 @@ use crate::kernel::facts::Facts;
 use crate::kernel::proc_root::ProcRoot;
 use crate::kernel::{Kernel, Scope, text};
 use crate::metrics::{self, BUILD};
+use crate::report::{Context, Mode};
 use crate::sample::{Capability, Exposed};
-use crate::sampler::{self, Heartbeat, SAMPLE_DEADLINE};
+use crate::sampler::{self, Heartbeat, Publication, Publish, SAMPLE_DEADLINE};
 
 /// Threads that answer scrapes. A scrape is a copy of a finished body, so two are plenty; each costs stack and arena.
 const WORKER_THREADS: usize = 2;
@@ -75,18 +76,28 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let web_config = config.web.config_file.clone().map(WebConfigFile::load).transpose()?;
     let listeners = listen(config).await?;
 
-    let (publish, exposed) = watch::channel(Arc::new(Exposed::default()));
+    let facts = Facts::gather(&root, &config.cgroupfs);
+    let context = Context {
+        mode: Mode::Daemon,
+        hostname: root.parse("sys/kernel/hostname", |name| Ok(name.trim().to_owned())).unwrap_or_default(),
+        interval: config.sample_interval,
+        stall_after: config.stall_after,
+        missing: facts.blind_spots(config.netns == NetnsScope::All),
+    };
+    let (publish_exposed, exposed) = watch::channel(Arc::new(Exposed::default()));
+    let (publish_report, report) = watch::channel(Publication::new(context.clone()).report());
+    let publish = Publish { exposed: publish_exposed, report: publish_report };
     let heartbeat = Heartbeat::new(config.sample_interval);
     let refusals = Arc::<Refusals>::default();
     let settings = http::Settings {
         telemetry_path: config.web.telemetry_path.clone(),
         max_requests: config.web.max_requests.get(),
     };
-    let state = http::State { exposed, render: metrics::render, health: health(&heartbeat) };
+    let state = http::State { exposed, report, render: metrics::render, health: health(&heartbeat) };
     let router = http::router(&state, settings, Arc::clone(&refusals))?;
 
     let scheme = if web_config.as_ref().is_some_and(WebConfigFile::tls) { "https" } else { "http" };
-    say_hello(config, &root, &urls(&listeners, scheme, &config.web.telemetry_path)?);
+    say_hello(config, &facts, &urls(&listeners, scheme, &config.web.telemetry_path)?);
     let mut kernel = Kernel::new(&Scope {
         procfs: &config.procfs,
         cgroupfs: &config.cgroupfs,
@@ -102,7 +113,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     sampler::start(
         move || kernel.sample(),
         move || turned_away.counts(),
-        config.sample_interval,
+        context,
         publish,
         heartbeat,
         stopped,
@@ -145,8 +156,7 @@ fn urls(listeners: &[TcpListener], scheme: &str, path: &str) -> io::Result<Strin
 }
 
 /// One line with what this host allows, and what is missing with its cure.
-fn say_hello(config: &Config, root: &ProcRoot, urls: &str) {
-    let facts = Facts::gather(root, &config.cgroupfs);
+fn say_hello(config: &Config, facts: &Facts, urls: &str) {
     let capabilities: Vec<&str> = Capability::ALL
         .iter()
         .zip(facts.capabilities)

@@ -3,10 +3,19 @@
 //! Three layers meet here. The `kernel` room reads and produces these types, `account` and `select` fill and
 //! trim them, and `metrics` renders them. All byte counts are bytes (never pages), all times seconds.
 
+mod connection;
+mod finding_kind;
 mod labels;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::predicament::Activity;
+
+pub use connection::*;
+pub use finding_kind::*;
 pub use labels::*;
 
 /// `net.ipv4.tcp_mem`, bytes. Also its three label values.
@@ -148,10 +157,26 @@ pub struct SocketSums {
     pub accept_queue_connections: u64,
     /// What those hold (also in `memory`).
     pub accept_queue_memory: i64,
-    /// `memory` by why it is held: by position in [`Cause::ALL`], which it sums to.
-    pub by_cause: [i64; Cause::ALL.len()],
-    /// How long the socket that has been stalled for longest has not moved; zero where none is.
+    /// By why memory is held, by position in [`Cause::ALL`]. Their `memory` sums to `memory`.
+    pub by_cause: [CauseSums; Cause::ALL.len()],
+}
+
+/// What is held for one cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CauseSums {
+    /// Bytes.
+    pub memory: i64,
+    /// Sockets that hold something for it. One may hold receive memory for one cause and send memory for another.
+    pub sockets: u64,
+    /// How long the one that has been stalled for longest has not moved; zero for what is active.
     pub stalled: Duration,
+}
+
+impl SocketSums {
+    /// How long the socket that has been stalled for longest has not moved; zero where none is.
+    pub fn stalled(&self) -> Duration {
+        self.by_cause.iter().map(|sums| sums.stalled).max().unwrap_or_default()
+    }
 }
 
 /// One process, or all without a row of their own.
@@ -167,6 +192,19 @@ pub struct ProcessRow {
     pub resident_memory: Option<u64>,
     /// Labels of `skmem_process_info`; absent for [`ProcessName::Other`].
     pub info: Option<ProcessInfo>,
+    /// Its sockets that say most; empty for [`ProcessName::Other`].
+    pub worst: Worst,
+    /// What it is doing; read only where its sockets stand still.
+    pub activity: Option<Activity>,
+}
+
+/// Sockets without a process.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Unowned {
+    /// Closed by their applications.
+    pub orphans: Worst,
+    /// Held by no process we can see.
+    pub unresolved: Worst,
 }
 
 /// One cgroup2 cgroup, or all without a row of their own (`path` is then [`OTHER`]).
@@ -196,6 +234,10 @@ pub struct Sample {
     pub states: [u64; TcpState::ALL.len()],
     /// r + w + f by [`OwnerClass`].
     pub attributed: [i64; OwnerClass::ALL.len()],
+    /// Sockets by [`OwnerClass`].
+    pub classes: [u64; OwnerClass::ALL.len()],
+    /// The sockets that say most among those that nobody can be named for.
+    pub unowned: Unowned,
     /// sockstat `mem` of this sample minus the sum of `attributed`.
     pub unattributed: Option<i64>,
     /// How far `unattributed` may be from zero by the kernel's per-CPU accounting alone.
@@ -208,6 +250,8 @@ pub struct Sample {
     pub cgroups: Vec<CgroupRow>,
     /// Processes whose file descriptors we may not list.
     pub unreadable_processes: u64,
+    /// Suspects that could not be asked in this sample: too many, or locked.
+    pub unasked: u64,
 }
 
 /// How long each [`Stage`] of the newest attempt took, by position in [`Stage::ALL`].
@@ -274,6 +318,16 @@ pub struct SelfFigures {
     pub start_time: f64,
 }
 
+/// Something that cannot be seen on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlindSpot {
+    /// What is not seen.
+    pub what: String,
+    /// What would help; null where nothing does.
+    pub cure: Option<String>,
+}
+
 /// What the exporter says of itself.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExporterFigures {
@@ -302,6 +356,8 @@ pub struct Exposed {
     pub host: HostFigures,
     /// The newest complete sample; `None` before the first.
     pub sample: Option<std::sync::Arc<Sample>>,
+    /// How many findings there are of each kind, by position in [`FindingKind::ALL`]; `None` before the first sample.
+    pub findings: Option<[u64; FindingKind::ALL.len()]>,
     /// The exporter itself.
     pub exporter: ExporterFigures,
 }

@@ -17,7 +17,9 @@ use tracing::{debug, info, warn};
 use crate::kernel::outcome::Outcomes;
 use crate::kernel::{Reading, myself};
 use crate::logging::{FaultEvent, FaultLog};
-use crate::sample::{Exposed, Reason, Refusal, Source, Stage};
+use crate::report::{Context, Report, compose};
+use crate::sample::{Exposed, FindingKind, Reason, Refusal, Source, Stage};
+use crate::series::{Point, Series};
 
 /// How long a sample may take. A cold walk reads ten million fds in this time; whatever takes longer hangs.
 pub const SAMPLE_DEADLINE: Duration = Duration::from_secs(30);
@@ -51,26 +53,37 @@ impl Heartbeat {
     }
 }
 
-/// Starts the loop on a thread: samples at once and then every `interval`, until `stop` gets a message or its sender is
-/// dropped. A tick that comes while a sample still runs is skipped and counted. `refusals` says what the web server has
+/// Where the loop publishes what it has seen.
+#[derive(Debug)]
+pub struct Publish {
+    /// For scrapes.
+    pub exposed: watch::Sender<Arc<Exposed>>,
+    /// For people.
+    pub report: watch::Sender<Arc<Report>>,
+}
+
+/// Starts the loop on a thread: samples at once and then every `context.interval`, until `stop` gets a message or its
+/// sender is dropped. A tick that comes while a sample still runs is skipped and counted. `refusals` says what the web server has
 /// turned away.
 pub fn start(
     mut read: impl FnMut() -> Reading + Send + 'static,
     refusals: impl Fn() -> [u64; Refusal::ALL.len()] + Send + 'static,
-    interval: Duration,
-    publish: watch::Sender<Arc<Exposed>>,
+    context: Context,
+    publish: Publish,
     heartbeat: Heartbeat,
     stop: Receiver<()>,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("sampler".to_owned()).spawn(move || {
-        let mut publication = Publication::default();
+        let interval = context.interval;
+        let mut publication = Publication::new(context);
         let mut tick = Instant::now();
         loop {
             let reading = read();
             let (next, skipped) = next_tick(tick, interval, Instant::now());
             publication.absorb(reading, skipped);
             publication.exposed.exporter.refusals = refusals();
-            publish.send_replace(Arc::new(publication.exposed().clone()));
+            publish.exposed.send_replace(Arc::new(publication.exposed().clone()));
+            publish.report.send_replace(publication.report());
             heartbeat.beat();
             tick = next;
             match stop.recv_timeout(tick.saturating_duration_since(Instant::now())) {
@@ -94,21 +107,36 @@ fn next_tick(tick: Instant, interval: Duration, now: Instant) -> (Instant, u64) 
 
 /// What is exposed, carried from sample to sample.
 pub struct Publication {
+    context: Context,
+    series: Series,
     exposed: Exposed,
+    report: Arc<Report>,
     faults: FaultLog<Source, Reason>,
     start_time: Option<f64>,
 }
 
-impl Default for Publication {
-    fn default() -> Self {
-        Self { exposed: Exposed::default(), faults: FaultLog::default(), start_time: myself::start_time() }
-    }
-}
-
 impl Publication {
+    /// Nothing yet.
+    pub fn new(context: Context) -> Self {
+        let (series, exposed) = (Series::new(context.interval), Exposed::default());
+        Self {
+            report: Arc::new(compose(&context, &series, &exposed)),
+            context,
+            series,
+            exposed,
+            faults: FaultLog::default(),
+            start_time: myself::start_time(),
+        }
+    }
+
     /// What to expose now.
     pub fn exposed(&self) -> &Exposed {
         &self.exposed
+    }
+
+    /// What to tell people now.
+    pub fn report(&self) -> Arc<Report> {
+        Arc::clone(&self.report)
     }
 
     /// Takes in an attempt, at which `skipped` ticks were due already. An incomplete one leaves the newest complete sample,
@@ -137,8 +165,15 @@ impl Publication {
         debug!(complete = sample.is_some(), total = ?stages[Stage::Total as usize], "sampled");
         self.exposed.host = host;
         if let Some(sample) = sample {
+            self.series.push(Point::of(&self.exposed.host, &sample));
             self.exposed.sample = Some(Arc::new(sample));
         }
+        self.report = Arc::new(compose(&self.context, &self.series, &self.exposed));
+        self.exposed.findings = self.exposed.sample.is_some().then(|| {
+            let mut counts = [0; FindingKind::ALL.len()];
+            self.report.findings.iter().for_each(|finding| counts[finding.kind as usize] += 1);
+            counts
+        });
     }
 
     /// A lasting fault is logged when it starts and when it ends.
@@ -168,6 +203,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::error::Error;
+    use crate::report::Mode;
     use crate::sample::{HostFigures, NamespaceCounts, Sample, StageDurations, SuspectCounts};
 
     fn sample(timestamp: f64) -> Sample {
@@ -189,9 +225,24 @@ mod tests {
         }
     }
 
+    fn context(interval: Duration) -> Context {
+        let stall_after = Duration::from_secs(30);
+        Context {
+            mode: Mode::Daemon,
+            hostname: "host".to_owned(),
+            interval,
+            stall_after,
+            missing: Vec::new(),
+        }
+    }
+
+    fn publication() -> Publication {
+        Publication::new(context(Duration::from_secs(15)))
+    }
+
     #[test]
     fn an_incomplete_attempt_leaves_the_sample_and_counts_why() {
-        let mut publication = Publication::default();
+        let mut publication = publication();
         publication.absorb(reading(1, Some(sample(100.0))), 0);
         let exposed = &publication.exposed;
         assert!(exposed.exporter.sources.iter().all(|source| source.success));
@@ -228,6 +279,8 @@ mod tests {
     #[test]
     fn the_loop_samples_one_after_another_until_it_is_stopped() {
         let (publish, mut exposed) = watch::channel(Arc::new(Exposed::default()));
+        let (publish_report, report) = watch::channel(publication().report());
+        let publish = Publish { exposed: publish, report: publish_report };
         let (stop, stopped) = mpsc::channel();
         let heartbeat = Heartbeat::new(Duration::from_millis(5));
         let mut count = 0;
@@ -237,14 +290,21 @@ mod tests {
             std::thread::sleep(Duration::from_millis(12));
             reading(count, None)
         };
-        let thread =
-            start(read, Default::default, Duration::from_millis(5), publish, heartbeat.clone(), stopped)
-                .unwrap();
+        let thread = start(
+            read,
+            Default::default,
+            context(Duration::from_millis(5)),
+            publish,
+            heartbeat.clone(),
+            stopped,
+        )
+        .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(exposed.wait_for(|exposed| exposed.host.tcp_memory >= Some(3))).unwrap();
         drop(stop);
         thread.join().unwrap();
         assert!(exposed.borrow().exporter.overruns >= 4);
+        assert_eq!(report.borrow().timestamp, None, "published with each attempt, here without a sample");
         assert_eq!(heartbeat.silent_for(), None);
     }
 }

@@ -21,6 +21,17 @@ pub struct Selection<K> {
     shown: HashMap<K, Option<Duration>>,
 }
 
+/// What may get a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate<K> {
+    /// Which.
+    pub key: K,
+    /// Bytes held.
+    pub memory: i64,
+    /// Whether it gets a row however little it holds, as far as there is place.
+    pub must_show: bool,
+}
+
 /// The rows of one sample.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chosen<K> {
@@ -41,13 +52,14 @@ impl<K: Copy + Eq + Hash + Ord> Selection<K> {
         self.shown.keys().copied()
     }
 
-    /// Chooses among `candidates` (key, bytes held), each key once. A key that is no candidate is gone for good.
-    /// `now` is any clock that only grows.
-    pub fn choose(&mut self, candidates: impl IntoIterator<Item = (K, i64)>, now: Duration) -> Chosen<K> {
+    /// Chooses among `candidates`, each key once. A key that is no candidate is gone for good. `now` is any clock that only
+    /// grows.
+    pub fn choose(&mut self, candidates: impl IntoIterator<Item = Candidate<K>>, now: Duration) -> Chosen<K> {
         let well_below = self.threshold / WELL_BELOW_DIVISOR;
         let mut eligible: Vec<(i64, K, Option<Duration>)> = Vec::new();
-        for (key, memory) in candidates {
+        for Candidate { key, memory, must_show } in candidates {
             let below_since = match self.shown.get(&key) {
+                _ if must_show => None,
                 Some(since) if memory < well_below => {
                     let since = since.unwrap_or(now);
                     if now.saturating_sub(since) >= LINGER {
@@ -77,21 +89,37 @@ mod tests {
 
     const MIB: i64 = 1 << 20;
 
+    fn held<K>(pairs: impl IntoIterator<Item = (K, i64)>) -> Vec<Candidate<K>> {
+        pairs.into_iter().map(|(key, memory)| Candidate { key, memory, must_show: false }).collect()
+    }
+
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     #[test]
+    fn whoever_must_be_shown_is_while_there_is_place() {
+        let mut selection = Selection::new(1 << 20, 2);
+        let mut candidates = held([(1, 100), (2, 3 * MIB)]);
+        candidates[0].must_show = true;
+        assert_eq!(selection.choose(candidates.clone(), at(0)).keys, [2, 1]);
+        candidates[0].must_show = false;
+        assert_eq!(selection.choose(candidates.clone(), at(1)).keys, [2, 1], "it lingers as any other");
+        candidates.extend(held([(3, 2 * MIB)]));
+        assert_eq!(selection.choose(candidates, at(2)), Chosen { keys: vec![2, 3], truncated: 1 });
+    }
+
+    #[test]
     fn appears_at_the_threshold_largest_first() {
         let mut selection = Selection::new(1 << 20, 10);
-        let chosen = selection.choose([(1, MIB - 1), (2, MIB), (3, 5 * MIB), (4, MIB)], at(0));
+        let chosen = selection.choose(held([(1, MIB - 1), (2, MIB), (3, 5 * MIB), (4, MIB)]), at(0));
         assert_eq!(chosen, Chosen { keys: vec![3, 2, 4], truncated: 0 });
     }
 
     #[test]
     fn lingers_while_it_hovers_and_goes_when_well_below_for_long() {
         let mut selection = Selection::new(1 << 20, 10);
-        let mut shown = |memory, seconds| !selection.choose([(1, memory)], at(seconds)).keys.is_empty();
+        let mut shown = |memory, seconds| !selection.choose(held([(1, memory)]), at(seconds)).keys.is_empty();
         assert!(!shown(MIB - 1, 0));
         assert!(shown(MIB, 15));
         assert!(shown(MIB / 2, 10_000), "half is not well below");
@@ -107,9 +135,9 @@ mod tests {
     #[test]
     fn whoever_is_gone_goes_at_once() {
         let mut selection = Selection::new(1 << 20, 10);
-        selection.choose([(1, MIB), (2, MIB)], at(0));
-        assert_eq!(selection.choose([(2, MIB)], at(15)).keys, [2]);
-        assert_eq!(selection.choose([(1, MIB - 1), (2, MIB)], at(30)).keys, [2]);
+        selection.choose(held([(1, MIB), (2, MIB)]), at(0));
+        assert_eq!(selection.choose(held([(2, MIB)]), at(15)).keys, [2]);
+        assert_eq!(selection.choose(held([(1, MIB - 1), (2, MIB)]), at(30)).keys, [2]);
     }
 
     proptest! {
@@ -118,7 +146,7 @@ mod tests {
             memory in proptest::collection::vec(0i64..4 * MIB, 0..40), limit in 1usize..10
         ) {
             let mut selection = Selection::new(1 << 20, limit);
-            let chosen = selection.choose(memory.iter().copied().enumerate(), at(0));
+            let chosen = selection.choose(held(memory.iter().copied().enumerate()), at(0));
             let deserving = memory.iter().filter(|memory| **memory >= MIB).count();
             prop_assert!(chosen.keys.len() <= limit);
             prop_assert_eq!(chosen.keys.len() as u64 + chosen.truncated, deserving as u64);

@@ -1,5 +1,7 @@
 //! One TCP or MPTCP socket as a sock_diag dump shows it, and whose it can be. No I/O.
 
+use std::net::{IpAddr, SocketAddr};
+
 use hashbrown::HashMap;
 
 use crate::sample::TcpState;
@@ -48,6 +50,30 @@ pub struct LocalEnd {
     pub interface: u32,
     /// Local address, network byte order, IPv4 in the first four bytes.
     pub address: [u8; 16],
+}
+
+impl LocalEnd {
+    /// Address and port to show.
+    pub fn socket_addr(&self) -> SocketAddr {
+        socket_addr(self.family, self.address, self.port)
+    }
+}
+
+impl RemoteEnd {
+    /// Address and port to show, of a socket with a local end of `family`.
+    pub fn socket_addr(&self, family: u8) -> SocketAddr {
+        socket_addr(family, self.address, self.port)
+    }
+}
+
+/// `AF_INET`
+const IPV4: u8 = 2;
+
+/// An IPv4 connection of an IPv6 socket is shown as what it is.
+fn socket_addr(family: u8, address: [u8; 16], port: u16) -> SocketAddr {
+    let [a, b, c, d, ..] = address;
+    let ip = if family == IPV4 { IpAddr::from([a, b, c, d]) } else { IpAddr::from(address) };
+    SocketAddr::new(ip.to_canonical(), port)
 }
 
 /// The remote end of a socket.

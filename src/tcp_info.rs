@@ -1,7 +1,11 @@
 //! `struct tcp_info` (`include/uapi/linux/tcp.h`), read by length: kernels only ever append to it. Pure.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// The part of it that tells why a socket holds memory. `None`: this kernel does not have the field yet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct TcpInfo {
     /// `tcpi_retransmits`: retransmission timeouts in a row.
     pub retransmits: u8,

@@ -5,7 +5,6 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -13,7 +12,7 @@ use proptest::prelude::*;
 use skmem_exporter::metrics::catalog::Kind;
 use skmem_exporter::metrics::{self, Format, Number, families, render};
 use skmem_exporter::sample::{
-    CgroupRow, Exposed, OTHER, ProcessInfo, ProcessName, ProcessRow, Sample, SocketSums,
+    CauseSums, CgroupRow, Exposed, OTHER, ProcessInfo, ProcessName, ProcessRow, Sample, SocketSums, Worst,
 };
 use support::exposition::{self, Family, Series};
 use support::fixture;
@@ -44,7 +43,8 @@ prop_compose! {
     ) -> SocketSums {
         SocketSums {
             memory, receive_memory, send_memory, receive_queue, send_queue, receive_queue_max, sockets,
-            accept_queue_connections, accept_queue_memory, by_cause, stalled: Duration::ZERO,
+            accept_queue_connections, accept_queue_memory,
+            by_cause: by_cause.map(|memory| CauseSums { memory, ..CauseSums::default() }),
         }
     }
 }
@@ -56,7 +56,15 @@ prop_compose! {
         (stall_start, resident_memory) in (option::of(proptest::num::f64::ANY), any::<Option<u64>>()),
         info in option::of(info()),
     ) -> ProcessRow {
-        ProcessRow { name: ProcessName::One { pid, comm }, sums, stall_start, resident_memory, info }
+        ProcessRow {
+            name: ProcessName::One { pid, comm },
+            sums,
+            stall_start,
+            resident_memory,
+            info,
+            worst: Worst::default(),
+            activity: None,
+        }
     }
 }
 
@@ -79,7 +87,15 @@ prop_compose! {
         (sockets, states) in any::<(u64, [u64; 11])>(),
     ) -> Sample {
         let other =
-            ProcessRow { name: ProcessName::Other, sums: other, stall_start: None, resident_memory: None, info: None };
+            ProcessRow {
+                name: ProcessName::Other,
+                sums: other,
+                stall_start: None,
+                resident_memory: None,
+                info: None,
+                worst: Worst::default(),
+                activity: None,
+            };
         let other_cgroup = CgroupRow { path: OTHER.into(), ..other_cgroup };
         Sample {
             timestamp,
@@ -92,6 +108,7 @@ prop_compose! {
             processes_truncated: sockets,
             cgroups: cgroups.into_iter().chain([other_cgroup]).collect(),
             unreadable_processes: sockets,
+            ..Sample::default()
         }
     }
 }

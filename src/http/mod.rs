@@ -26,6 +26,7 @@ pub use server::{ServeError, Server, serve};
 pub use web_config::WebConfigError;
 
 use crate::metrics::Format;
+use crate::report::Report;
 use crate::sample::Exposed;
 use axum::http::{HeaderMap, HeaderName};
 use std::net::{IpAddr, SocketAddr};
@@ -37,7 +38,9 @@ use tokio::sync::watch;
 pub struct State {
     /// The newest published figures.
     pub exposed: watch::Receiver<Arc<Exposed>>,
-    /// Turns them into a body.
+    /// The newest published report.
+    pub report: watch::Receiver<Arc<Report>>,
+    /// Turns the figures into a body.
     pub render: fn(&Exposed, Format) -> String,
     /// Asked by `/-/healthy`.
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,

@@ -1,11 +1,12 @@
 //! What this host allows, for the one line at start.
 
 use super::cgroups::Cgroups;
+use super::diag::ASKED_SINCE;
 use super::myself;
 use super::netns::Found;
 use super::proc_root::ProcRoot;
 use super::text;
-use crate::sample::Capability;
+use crate::sample::{BlindSpot, Capability};
 
 /// What the exporter finds when it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,22 +44,41 @@ impl Facts {
     }
 
     /// What is missing, what is lost by it and the cure; empty where nothing is.
-    pub fn missing(&self) -> Vec<&'static str> {
+    pub fn missing(&self) -> Vec<String> {
+        self.blind_spots(true)
+            .into_iter()
+            .map(|BlindSpot { what, cure }| match cure {
+                Some(cure) => format!("{what}: {cure}"),
+                None => what,
+            })
+            .collect()
+    }
+
+    /// What cannot be seen here. `all_namespaces`: whether other network namespaces are wanted at all.
+    pub fn blind_spots(&self, all_namespaces: bool) -> Vec<BlindSpot> {
         let [dac_read_search, sys_ptrace, sys_admin] = self.capabilities;
-        let mut missing = Vec::new();
+        let spot = |what: &str, cure: Option<&str>| BlindSpot {
+            what: what.to_owned(),
+            cure: cure.map(str::to_owned),
+        };
+        let mut spots = Vec::new();
         if !dac_read_search || !sys_ptrace {
-            missing.push(
-                "other users' sockets stay unresolved: give CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, or run as root",
-            );
+            let cure = "give CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, or run as root";
+            spots.push(spot("other users' sockets stay unresolved", Some(cure)));
         }
-        if !sys_admin {
-            missing.push(
-                "other network namespaces are not sampled: give CAP_SYS_ADMIN, or accept it with --netns own",
-            );
+        if !all_namespaces {
+            spots.push(spot("other network namespaces are not looked at", Some("run with --netns all")));
+        } else if !sys_admin {
+            let cure = "give CAP_SYS_ADMIN, or accept it with --netns own";
+            spots.push(spot("other network namespaces are not sampled", Some(cure)));
         }
         if self.cgroups == "none" {
-            missing.push("no cgroup rows: no cgroup2 below --path.cgroupfs");
+            spots.push(spot("no cgroup rows", Some("there is no cgroup2 below --path.cgroupfs")));
         }
-        missing
+        if text::kernel_version(&self.kernel).is_some_and(|version| version < ASKED_SINCE) {
+            let cure = "Linux 6.9 or later answers without holding up others";
+            spots.push(spot("why sockets hold memory is not asked of this kernel", Some(cure)));
+        }
+        spots
     }
 }

@@ -26,10 +26,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hashbrown::HashSet;
 
-use crate::account::Account;
+use crate::account::{Account, Holder};
 use crate::follow::Followed;
 use crate::sample::{
     HostFigures, NamespaceCounts, OwnerClass, Sample, Source, Stage, StageDurations, SuspectCounts, TcpState,
+    Unowned,
 };
 use cgroups::Cgroups;
 use diag::{Netlink, Query, SockDiag};
@@ -39,7 +40,7 @@ use netns::Found;
 use outcome::Outcomes;
 use owners::Owners;
 use proc_root::ProcRoot;
-use round::{Clock, Round};
+use round::{Clock, Finished, Round};
 use rows::Rows;
 use sweep::{BoundSearch, Sweep};
 
@@ -174,12 +175,11 @@ impl<D: SockDiag> Kernel<D> {
 
         self.fill_host(&mut host, &swept.figures, &found);
         let owned = outcomes.note(Source::Owners, owned);
-        let suspects = owned.as_ref().map_or_else(SuspectCounts::default, |(_, suspects)| *suspects);
-        let account = owned.map(|(account, _)| account).filter(|_| swept.is_complete);
-        let sample = account.map(|account| {
-            self.note_unreadable(&account, &mut outcomes);
+        let suspects = owned.as_ref().map_or_else(SuspectCounts::default, |finished| finished.suspects);
+        let sample = owned.filter(|_| swept.is_complete).map(|finished| {
+            self.note_unreadable(&finished.account, &mut outcomes);
             let unhashed = host.hidden_sockets;
-            let sample = self.compose(timestamp, &mut host, &account, &mut outcomes);
+            let sample = self.compose(timestamp, &mut host, finished, &mut outcomes);
             self.bound_search = BoundSearch::after(unhashed, &sample);
             self.showed_bound = swept.showed_bound;
             sample
@@ -238,9 +238,10 @@ impl<D: SockDiag> Kernel<D> {
         &mut self,
         timestamp: f64,
         host: &mut HostFigures,
-        account: &Account,
+        finished: Finished,
         outcomes: &mut Outcomes,
     ) -> Sample {
+        let Finished { account, mut worst, suspects } = finished;
         // Bound but unhashed sockets are hidden from sockstat's inuse, not from the dump.
         let shown = account.states[TcpState::Close.index()];
         host.hidden_sockets = host.hidden_sockets.map(|hidden| hidden.saturating_sub(shown));
@@ -248,19 +249,25 @@ impl<D: SockDiag> Kernel<D> {
         let memory = host.tcp_memory.and_then(|memory| i64::try_from(memory).ok());
         let bound = host::unattributed_bound(&self.root, self.page_size);
         let (processes, processes_truncated) =
-            self.rows.processes(account, &self.owners, self.started.elapsed(), timestamp);
-        let cgroups = self.rows.cgroups(account, self.started.elapsed(), outcomes);
+            self.rows.processes(&account, &mut worst, &self.owners, self.started.elapsed(), timestamp);
+        let cgroups = self.rows.cgroups(&account, self.started.elapsed(), outcomes);
         Sample {
             timestamp,
             sockets: account.sockets,
             states: account.states,
             attributed,
+            classes: account.classes,
+            unowned: Unowned {
+                orphans: worst.take(Holder::Orphans),
+                unresolved: worst.take(Holder::Unresolved),
+            },
             unattributed: memory.map(|memory| memory - attributed.iter().sum::<i64>()),
             unattributed_bound: outcomes.note(Source::Sysctl, bound),
             processes,
             processes_truncated,
             cgroups,
             unreadable_processes: self.owners.denied(),
+            unasked: suspects.timed_out + suspects.skipped + suspects.failed,
         }
     }
 }

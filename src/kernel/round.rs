@@ -11,8 +11,10 @@ use super::owners::{Lookup, Owners, Sighting};
 use crate::account::{Account, Owner, ProcessId};
 use crate::cause::{History, Verdicts, judge};
 use crate::follow::{Followed, Sighted, SocketKey};
-use crate::sample::{Reason, SuspectCounts, TcpState};
+use crate::sample::{Connection, ListenerQueue, Reason, SuspectCounts, TcpState};
 use crate::socket::{Listeners, Route, Socket};
+use crate::tcp_info::TcpInfo;
+use crate::worst::{WorstOf, is_worth_keeping, leading};
 
 /// What a search for owners may cost beside the dump: a quarter, so that a host with many short
 /// connections, whose owners are mostly gone before they can be found, does not pay for them.
@@ -50,6 +52,7 @@ pub struct Round<'a> {
     bound: u64,
     counts: SuspectCounts,
     account: Account,
+    worst: WorstOf,
     listeners: Listeners,
     batch: Vec<(Entry, Route)>,
     /// Cookies of the namespace being dumped, as far as `owners` cannot tell by the inode whether a socket has come before:
@@ -68,14 +71,40 @@ struct Suspect {
     history: History,
 }
 
+/// A socket and what was found out about it.
+#[derive(Debug)]
+struct Judged {
+    socket: Socket,
+    verdicts: Verdicts,
+    /// What to show of it, if that may be worth it. Boxed: few sockets have one, and a cold start keeps many for a moment.
+    details: Option<Box<Details>>,
+}
+
+/// What may be shown of a socket.
+#[derive(Debug)]
+enum Details {
+    Connection(Connection),
+    Listener(ListenerQueue),
+}
+
 /// A socket whose holder must be found or confirmed first.
 #[derive(Debug)]
 struct Pending {
-    socket: Socket,
+    judged: Judged,
     /// The file to look for: the socket's own, or its listener's.
     inode: u32,
     is_queued: bool,
-    verdicts: Verdicts,
+}
+
+/// What a round has found out.
+#[derive(Debug)]
+pub struct Finished {
+    /// The sums.
+    pub account: Account,
+    /// The sockets that say most.
+    pub worst: WorstOf,
+    /// How the suspects fared.
+    pub suspects: SuspectCounts,
 }
 
 impl<'a> Round<'a> {
@@ -96,6 +125,7 @@ impl<'a> Round<'a> {
             bound: 0,
             counts: SuspectCounts::default(),
             account: Account::default(),
+            worst: WorstOf::default(),
             listeners: Listeners::default(),
             batch: Vec::with_capacity(BATCH),
             cookies: HashSet::new(),
@@ -201,7 +231,7 @@ impl<'a> Round<'a> {
             Some(Sighted { history, .. }) => judge(socket, is_queued, &history, self.clock.stall_after),
             None => Verdicts::ACTIVE,
         };
-        self.count(*socket, route, verdicts);
+        self.count(&entry, route, verdicts, None);
     }
 
     /// Asks tcp_info of the suspects and counts them.
@@ -229,40 +259,86 @@ impl<'a> Round<'a> {
             }
             let is_queued = matches!(route, Route::Queued(_));
             let verdicts = judge(&entry.socket, is_queued, &history, self.clock.stall_after);
-            self.count(entry.socket, route, verdicts);
+            self.count(&entry, route, verdicts, history.answer.map(|answer| answer.info));
         }
     }
 
-    fn count(&mut self, socket: Socket, route: Route, verdicts: Verdicts) {
+    fn count(&mut self, entry: &Entry, route: Route, verdicts: Verdicts, info: Option<TcpInfo>) {
+        let details = self.details(entry, route, &verdicts, info).map(Box::new);
+        let judged = Judged { socket: entry.socket, verdicts, details };
         match route {
-            Route::Held(inode) => self.place(socket, inode, false, verdicts),
-            Route::Queued(inode) => self.place(socket, inode, true, verdicts),
-            Route::Orphan => self.account.add(&socket, Owner::Orphan, &verdicts),
-            Route::Nobody => self.account.add(&socket, Owner::Unresolved, &verdicts),
+            Route::Held(inode) => self.place(judged, inode, false),
+            Route::Queued(inode) => self.place(judged, inode, true),
+            Route::Orphan => self.add(judged, Owner::Orphan),
+            Route::Nobody => self.add(judged, Owner::Unresolved),
         }
     }
 
-    fn place(&mut self, socket: Socket, inode: u32, is_queued: bool, verdicts: Verdicts) {
-        match self.owners.lookup(inode, socket.memory()) {
-            Lookup::Known(process) => self.account.add(&socket, owner(process, is_queued), &verdicts),
-            Lookup::Pending => self.pending.push(Pending { socket, inode, is_queued, verdicts }),
-            Lookup::Nobody => self.account.add(&socket, Owner::Unresolved, &verdicts),
+    fn details(
+        &self,
+        entry: &Entry,
+        route: Route,
+        verdicts: &Verdicts,
+        tcp_info: Option<TcpInfo>,
+    ) -> Option<Details> {
+        let Entry { socket, local, remote, rcvbuf } = entry;
+        if socket.state == TcpState::Listen {
+            let queue = ListenerQueue {
+                namespace: self.namespace,
+                local: local.socket_addr(),
+                waiting: socket.rqueue,
+                limit: socket.wqueue,
+            };
+            return (queue.waiting > 0 && !socket.is_mptcp).then_some(Details::Listener(queue));
+        }
+        let verdict = leading(socket, verdicts);
+        is_worth_keeping(socket, verdicts).then(|| {
+            Details::Connection(Connection {
+                namespace: self.namespace,
+                local: Some(local.socket_addr()),
+                remote: Some(remote.socket_addr(local.family)),
+                state: socket.state,
+                is_queued: matches!(route, Route::Queued(_)),
+                memory_bytes: socket.memory(),
+                receive_memory_bytes: socket.rmem_alloc,
+                send_memory_bytes: socket.wmem_queued,
+                receive_queue_bytes: socket.rqueue,
+                send_queue_bytes: socket.wqueue,
+                receive_buffer_bytes: *rcvbuf,
+                cause: verdict.cause,
+                stalled: verdict.stalled,
+                tcp_info,
+            })
+        })
+    }
+
+    fn place(&mut self, judged: Judged, inode: u32, is_queued: bool) {
+        match self.owners.lookup(inode, judged.socket.memory()) {
+            Lookup::Known(process) => self.add(judged, owner(process, is_queued)),
+            Lookup::Pending => self.pending.push(Pending { judged, inode, is_queued }),
+            Lookup::Nobody => self.add(judged, Owner::Unresolved),
         }
     }
 
-    /// Finds the owners still missing and returns the sums, and how the suspects fared. `dumped_in` is what the dumps took.
-    pub fn finish(
-        mut self,
-        dumped_in: Duration,
-        deadline: Instant,
-    ) -> Result<(Account, SuspectCounts), Error> {
+    fn add(&mut self, judged: Judged, owner: Owner) {
+        let Judged { socket, verdicts, details } = judged;
+        self.account.add(&socket, owner, &verdicts);
+        match details.map(|details| *details) {
+            Some(Details::Connection(connection)) => self.worst.offer(owner.holder(), connection),
+            Some(Details::Listener(queue)) => self.worst.offer_listener(owner.holder(), queue),
+            None => {}
+        }
+    }
+
+    /// Finds the owners still missing. `dumped_in` is what the dumps took.
+    pub fn finish(mut self, dumped_in: Duration, deadline: Instant) -> Result<Finished, Error> {
         self.owners.resolve(dumped_in / SEARCH_SHARE, deadline)?;
-        for Pending { socket, inode, is_queued, verdicts } in &self.pending {
+        for Pending { judged, inode, is_queued } in std::mem::take(&mut self.pending) {
             let owner =
-                self.owners.holder(*inode).map_or(Owner::Unresolved, |process| owner(process, *is_queued));
-            self.account.add(socket, owner, verdicts);
+                self.owners.holder(inode).map_or(Owner::Unresolved, |process| owner(process, is_queued));
+            self.add(judged, owner);
         }
-        Ok((self.account, self.counts))
+        Ok(Finished { account: self.account, worst: self.worst, suspects: self.counts })
     }
 }
 

@@ -7,9 +7,11 @@ use super::outcome::Outcomes;
 use super::owners::Owners;
 use super::proc_root::ProcRoot;
 use super::process;
-use crate::account::{Account, ProcessId};
-use crate::sample::{CgroupRow, OTHER, ProcessName, ProcessRow, SocketSums, Source};
-use crate::select::Selection;
+use crate::account::{Account, Holder, ProcessId};
+use crate::finding::has_finding;
+use crate::sample::{CgroupRow, OTHER, ProcessName, ProcessRow, SocketSums, Source, Worst};
+use crate::select::{Candidate, Selection};
+use crate::worst::WorstOf;
 
 /// Rows of the samples before, and where names are read.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ impl Rows {
     pub fn processes(
         &mut self,
         account: &Account,
+        worst: &mut WorstOf,
         owners: &Owners,
         now: Duration,
         timestamp: f64,
@@ -48,8 +51,13 @@ impl Rows {
             .shown()
             .filter(|id| !account.processes.contains_key(id) && owners.pid(*id).is_some())
             .collect();
-        let candidates = account.processes.iter().map(|(id, sums)| (*id, sums.memory));
-        let chosen = self.process_selection.choose(candidates.chain(idle.into_iter().map(|id| (id, 0))), now);
+        let candidates = account.processes.iter().map(|(id, sums)| Candidate {
+            key: *id,
+            memory: sums.memory,
+            must_show: has_finding(sums, worst.of(Holder::Process(*id))),
+        });
+        let idle = idle.into_iter().map(|key| Candidate { key, memory: 0, must_show: false });
+        let chosen = self.process_selection.choose(candidates.chain(idle), now);
         let mut left = account.processes.clone();
         let mut rows: Vec<ProcessRow> = Vec::with_capacity(chosen.keys.len() + 1);
         for id in chosen.keys {
@@ -63,8 +71,15 @@ impl Rows {
                 continue;
             }
             let sums = left.remove(&id).unwrap_or_default();
-            let (name, stall_start) = (ProcessName::One { pid, comm }, stall_start(&sums, timestamp));
-            rows.push(ProcessRow { name, sums, stall_start, resident_memory, info });
+            rows.push(ProcessRow {
+                name: ProcessName::One { pid, comm },
+                stall_start: stall_start(&sums, timestamp),
+                sums,
+                resident_memory,
+                info,
+                worst: worst.take(Holder::Process(id)),
+                activity: None,
+            });
         }
         let mut others = SocketSums::default();
         left.values().for_each(|sums| others.merge(sums));
@@ -74,6 +89,8 @@ impl Rows {
             sums: others,
             resident_memory: None,
             info: None,
+            worst: Worst::default(),
+            activity: None,
         });
         (rows, chosen.truncated)
     }
@@ -83,7 +100,11 @@ impl Rows {
         if self.cgroups.mount().is_none() {
             return Vec::new();
         }
-        let candidates = account.cgroups.iter().map(|(id, sums)| (*id, sums.memory));
+        let candidates = account.cgroups.iter().map(|(id, sums)| Candidate {
+            key: *id,
+            memory: sums.memory,
+            must_show: false,
+        });
         let chosen = self.cgroup_selection.choose(candidates, now);
         outcomes.note(Source::Cgroups, self.cgroups.resolve(&chosen.keys));
         let mut left = account.cgroups.clone();
@@ -113,5 +134,6 @@ impl Rows {
 
 /// When the longest stall began, without the noise below a millisecond that two clocks have between them: it stands still.
 fn stall_start(sums: &SocketSums, timestamp: f64) -> Option<f64> {
-    (!sums.stalled.is_zero()).then(|| ((timestamp - sums.stalled.as_secs_f64()) * 1e3).round() / 1e3)
+    let stalled = sums.stalled();
+    (!stalled.is_zero()).then(|| ((timestamp - stalled.as_secs_f64()) * 1e3).round() / 1e3)
 }

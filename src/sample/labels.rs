@@ -1,9 +1,13 @@
 //! Closed sets: every value of them is a label value, present from the start.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// TCP states as the kernel numbers them (`include/net/tcp_states.h`), plus the ones sock_diag tells apart.
 ///
 /// `TIME_WAIT` is here because sockstat counts it; no sample ever asks sock_diag for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum TcpState {
     /// Open connection.
@@ -343,7 +347,8 @@ impl Capability {
 }
 
 /// Why a process's TCP memory is held; label values of the memory by cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Cause {
     /// Unread payload, and the application takes none of it.

@@ -77,6 +77,7 @@ async fn telemetry_path_is_configurable() {
 
     let state = skmem_exporter::http::State {
         exposed: server.publish.subscribe(),
+        report: server.publish_report.subscribe(),
         render,
         health: Arc::new(|| Health::Healthy),
     };

@@ -4,7 +4,9 @@ use skmem_exporter::config::ListenAddress;
 use skmem_exporter::http::limits::{Limits, Refusals};
 use skmem_exporter::http::{Health, Server, Settings, State, WebConfigFile, bind, router, serve};
 use skmem_exporter::metrics::Format;
+use skmem_exporter::report::{Context, Mode, Report, compose};
 use skmem_exporter::sample::{Exposed, Sample};
+use skmem_exporter::series::Series;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -45,9 +47,22 @@ pub fn exposed(timestamp: f64) -> Exposed {
     Exposed { sample: Some(Arc::new(sample)), ..Exposed::default() }
 }
 
+/// A report without a sample.
+pub fn report() -> Report {
+    let context = Context {
+        mode: Mode::Daemon,
+        hostname: "host".to_owned(),
+        interval: Duration::from_secs(15),
+        stall_after: Duration::from_secs(30),
+        missing: Vec::new(),
+    };
+    compose(&context, &Series::new(context.interval), &Exposed::default())
+}
+
 /// What to start a server with.
 pub struct Setup {
     pub exposed: Exposed,
+    pub report: Report,
     pub settings: Settings,
     pub limits: Limits,
     pub web_config: Option<PathBuf>,
@@ -57,6 +72,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             exposed: exposed(1.0),
+            report: report(),
             settings: Settings::default(),
             limits: Limits::default(),
             web_config: None,
@@ -68,6 +84,7 @@ impl Default for Setup {
 pub struct Running {
     pub address: SocketAddr,
     pub publish: watch::Sender<Arc<Exposed>>,
+    pub publish_report: watch::Sender<Arc<Report>>,
     pub health: Arc<Mutex<Health>>,
     pub refusals: Arc<Refusals>,
     stop: oneshot::Sender<()>,
@@ -77,9 +94,11 @@ pub struct Running {
 impl Setup {
     pub async fn start(self) -> Running {
         let (publish, exposed) = watch::channel(Arc::new(self.exposed));
+        let (publish_report, report) = watch::channel(Arc::new(self.report));
         let health = Arc::new(Mutex::new(Health::Healthy));
         let asked = Arc::clone(&health);
-        let state = State { exposed, render, health: Arc::new(move || asked.lock().unwrap().clone()) };
+        let state =
+            State { exposed, report, render, health: Arc::new(move || asked.lock().unwrap().clone()) };
         let refusals = Arc::new(Refusals::default());
         let router = router(&state, self.settings, Arc::clone(&refusals)).unwrap();
         let web_config = self.web_config.map(|path| WebConfigFile::load(path).unwrap());
@@ -91,7 +110,7 @@ impl Setup {
             let stopped = async { stopped.await.unwrap_or(()) };
             serve(listeners, server, stopped).await.unwrap();
         });
-        Running { address, publish, health, refusals, stop, task }
+        Running { address, publish, publish_report, health, refusals, stop, task }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use skmem_exporter::kernel::diag::{Answers, Dump, Entry, Fate, Progress, Query, SockDiag};
 use skmem_exporter::kernel::error::Error;
 use skmem_exporter::kernel::{Kernel, Reading, Scope};
+use skmem_exporter::report::{Context, Mode};
 use skmem_exporter::sample::{Exposed, Sample};
 use skmem_exporter::sampler::Publication;
 
@@ -62,10 +63,20 @@ pub fn readings() -> [Reading; 2] {
     [kernel.sample(), kernel.sample()]
 }
 
+fn context() -> Context {
+    Context {
+        mode: Mode::Daemon,
+        hostname: "recorded".to_owned(),
+        interval: Duration::from_secs(15),
+        stall_after: Duration::from_secs(30),
+        missing: Vec::new(),
+    }
+}
+
 /// What is exposed of it, with what differs from run to run held fast.
 pub fn exposed() -> Exposed {
     let [first, _] = readings();
-    let mut publication = Publication::default();
+    let mut publication = Publication::new(context());
     publication.absorb(first, 0);
     let mut exposed = publication.exposed().clone();
     exposed.exporter.stages = Default::default();

@@ -11,7 +11,7 @@ pub use asker::{ASKER, run as run_asker};
 pub use dump::Netlink;
 pub use message::{Dump, Entry, Progress};
 pub use query::Query;
-pub use suspects::{Answers, Fate};
+pub use suspects::{ASKED_SINCE, Answers, Fate};
 
 use std::time::Instant;
 

@@ -19,7 +19,7 @@ use crate::tcp_info::TcpInfo;
 
 /// The first kernel that answers an exact query under no lock but the socket's. Before it, whoever waits for a socket holds
 /// sock_diag_mutex and inet_diag_table_mutex meanwhile: every dump on the host, ours and that of `ss`, would wait with it.
-const ASKED_SINCE: (u32, u32) = (6, 9);
+pub const ASKED_SINCE: (u32, u32) = (6, 9);
 
 /// One answer takes 3 us. A socket whose lock is merely busy is free again within a scheduling slice or two.
 const OVERDUE: Duration = Duration::from_millis(50);

@@ -1,7 +1,7 @@
 //! Who owns it: the classes of owners, and the cgroups.
 
 use super::{Group, Kind, Label, Metric, Unit};
-use crate::sample::OwnerClass;
+use crate::sample::{FindingKind, OwnerClass};
 
 pub(super) const GROUP: Group = Group {
     title: "Who owns it",
@@ -38,6 +38,19 @@ pub(super) const GROUP: Group = Group {
                    memory may be only because each CPU keeps its share of TCP mem to itself",
             read: |exposed, out| {
                 out.one(exposed.sample.as_ref().and_then(|sample| sample.unattributed_bound));
+            },
+        },
+        Metric {
+            name: "skmem_findings",
+            kind: Kind::Gauge,
+            unit: Unit::None,
+            labels: &[Label::closed("finding", || FindingKind::ALL.map(FindingKind::label).to_vec())],
+            help: "What is wrong, by kind, judged from successive samples of sock_diag, tcp_info and /proc: as many as \
+                   /api/v1/report tells of",
+            read: |exposed, out| {
+                if let Some(findings) = exposed.findings {
+                    out.each(FindingKind::ALL.map(FindingKind::label).into_iter().zip(findings));
+                }
             },
         },
     ],

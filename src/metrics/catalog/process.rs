@@ -124,9 +124,9 @@ pub(super) const GROUP: Group = Group {
                    that held something for longer than one, from tcp_info; docs/causes.md has the rules",
             read: |exposed, out| {
                 for row in exposed.sample.iter().flat_map(|sample| &sample.processes) {
-                    for (cause, bytes) in Cause::ALL.into_iter().zip(row.sums.by_cause) {
+                    for (cause, sums) in Cause::ALL.into_iter().zip(row.sums.by_cause) {
                         let [pid, process] = process_labels(&row.name);
-                        out.push([pid, process, cause.label().into()], bytes);
+                        out.push([pid, process, cause.label().into()], sums.memory);
                     }
                 }
             },

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skmem_exporter::sample::{
-    BufferLevels, Cause, CgroupRow, ExporterFigures, Exposed, HostFigures, MemoryCounters, MemoryLevels,
-    NamespaceCounts, OTHER, ProcessInfo, ProcessName, ProcessRow, Reason, Sample, SegmentCounters,
-    SelfFigures, SocketSums, Source, SourceState, SuspectCounts, TcpState,
+    BufferLevels, Cause, CauseSums, CgroupRow, ExporterFigures, Exposed, FindingKind, HostFigures,
+    MemoryCounters, MemoryLevels, NamespaceCounts, OTHER, ProcessInfo, ProcessName, ProcessRow, Reason,
+    Sample, SegmentCounters, SelfFigures, SocketSums, Source, SourceState, SuspectCounts, TcpState, Worst,
 };
 
 const COUNT: u32 = 12;
@@ -103,6 +103,8 @@ pub(crate) fn everything() -> (Exposed, Numbers) {
                     container_id: "0".repeat(64),
                     pod_uid: "00000000-0000-0000-0000-000000000000".into(),
                 }),
+                worst: Worst::default(),
+                activity: None,
             },
             ProcessRow {
                 name: ProcessName::Other,
@@ -110,6 +112,8 @@ pub(crate) fn everything() -> (Exposed, Numbers) {
                 stall_start: Some(n.seconds()),
                 resident_memory: None,
                 info: None,
+                worst: Worst::default(),
+                activity: None,
             },
         ],
         processes_truncated: n.next(),
@@ -122,6 +126,7 @@ pub(crate) fn everything() -> (Exposed, Numbers) {
             })
             .into(),
         unreadable_processes: n.next(),
+        ..Sample::default()
     };
     let exporter = ExporterFigures {
         stages: std::array::from_fn(|_| Duration::from_secs(n.next())),
@@ -149,7 +154,8 @@ pub(crate) fn everything() -> (Exposed, Numbers) {
             start_time: n.seconds(),
         }),
     };
-    (Exposed { host, sample: Some(Arc::new(sample)), exporter }, n)
+    let findings = Some(std::array::from_fn(|_| n.next()));
+    (Exposed { host, sample: Some(Arc::new(sample)), findings, exporter }, n)
 }
 
 fn distinct_sums(n: &mut Numbers) -> SocketSums {
@@ -163,8 +169,7 @@ fn distinct_sums(n: &mut Numbers) -> SocketSums {
         sockets: std::array::from_fn(|_| n.next()),
         accept_queue_connections: n.next(),
         accept_queue_memory: n.signed(),
-        by_cause: std::array::from_fn(|_| n.signed()),
-        stalled: Duration::ZERO,
+        by_cause: std::array::from_fn(|_| CauseSums { memory: n.signed(), ..CauseSums::default() }),
     }
 }
 
@@ -182,6 +187,8 @@ pub(crate) fn busy() -> Exposed {
         stall_start: None,
         resident_memory: None,
         info: None,
+        worst: Worst::default(),
+        activity: None,
     });
     let all: i64 = processes.iter().map(|row| row.sums.memory).sum();
     let waiting: i64 = processes.iter().map(|row| row.sums.accept_queue_memory).sum();
@@ -209,10 +216,12 @@ pub(crate) fn busy() -> Exposed {
             CgroupRow { path: OTHER.into(), memory: 8192, receive_queue: 1, sock_memory: None },
         ],
         unreadable_processes: 7,
+        ..Sample::default()
     };
     let mut sources = [SourceState { success: true, errors: [0; Reason::ALL.len()] }; Source::ALL.len()];
     sources[Source::Owners as usize] = SourceState { success: false, errors: [9, 0, 0, 0, 1, 0] };
     Exposed {
+        findings: Some(FindingKind::ALL.map(|kind| u64::from(kind == FindingKind::AcceptQueue))),
         host: HostFigures {
             tcp_memory: Some(tcp_memory.cast_unsigned()),
             tcp_memory_limit: None,
@@ -257,11 +266,14 @@ pub(crate) fn busy() -> Exposed {
 }
 
 /// Memory of which what waits in accept queues is stalled there, and the rest on its way.
-fn by_cause(active: i64, accept_queue: i64) -> [i64; Cause::ALL.len()] {
-    Cause::ALL.map(|cause| match cause {
-        Cause::AcceptQueue => accept_queue,
-        Cause::Active => active,
-        _ => 0,
+fn by_cause(active: i64, accept_queue: i64) -> [CauseSums; Cause::ALL.len()] {
+    Cause::ALL.map(|cause| {
+        let memory = match cause {
+            Cause::AcceptQueue => accept_queue,
+            Cause::Active => active,
+            _ => 0,
+        };
+        CauseSums { memory, ..CauseSums::default() }
     })
 }
 
@@ -282,7 +294,6 @@ fn busy_row(i: u32, comm: &str) -> ProcessRow {
             accept_queue_connections,
             accept_queue_memory,
             by_cause: by_cause((size * 4_194_304).cast_signed(), accept_queue_memory),
-            stalled: Duration::ZERO,
         },
         stall_start: i.is_multiple_of(2).then(|| 1_699_999_000.0 + f64::from(i)),
         resident_memory: (i % 4 != 3).then_some(u64::from(i + 1) << 20),
@@ -293,6 +304,8 @@ fn busy_row(i: u32, comm: &str) -> ProcessRow {
             container_id: String::new(),
             pod_uid: String::new(),
         }),
+        worst: Worst::default(),
+        activity: None,
     }
 }
 

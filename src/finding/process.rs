@@ -1,0 +1,281 @@
+//! What is wrong with one process.
+
+use std::time::Duration;
+
+use super::advice::{self, Culprit};
+use super::{Fact, Finding, Seen, Severity, Subject, Unit, is_worth_a_finding};
+use crate::human;
+use crate::predicament::{Activity, Predicament, ThreadGroup};
+use crate::sample::{Cause, CauseSums, Connection, FindingKind, ListenerQueue, ProcessName, ProcessRow};
+use crate::tcp_info::TcpInfo;
+
+/// Memory held for one cause that somebody should see to. Bytes.
+const WARNING_MEMORY: i64 = 1 << 20;
+/// Sockets held for one cause that somebody should see to.
+const WARNING_SOCKETS: u64 = 1000;
+/// A cause that holds this part of the level at which the kernel comes under pressure is the host's trouble.
+const CRITICAL_PART: u64 = 4;
+/// Wait channels told of; the rest of a process's threads is in their sum.
+const WAITS_TOLD: usize = 3;
+
+/// The findings about one row.
+pub fn find(seen: Seen<'_>, row: &ProcessRow) -> Vec<Finding> {
+    let ProcessName::One { pid, comm } = &row.name else { return Vec::new() };
+    Cause::ALL
+        .into_iter()
+        .zip(&row.sums.by_cause)
+        .filter(|(cause, sums)| is_worth_a_finding(*cause, sums, &row.worst))
+        .filter_map(|(cause, sums)| {
+            let kind = FindingKind::of_cause(cause)?;
+            Some(one(seen, row, (*pid, comm), (cause, kind), sums))
+        })
+        .collect()
+}
+
+fn one(
+    seen: Seen<'_>,
+    row: &ProcessRow,
+    (pid, comm): (u32, &str),
+    (cause, kind): (Cause, FindingKind),
+    sums: &CauseSums,
+) -> Finding {
+    let connections: Vec<Connection> =
+        row.worst.connections.iter().filter(|connection| connection.cause == cause).cloned().collect();
+    let listeners = if cause == Cause::AcceptQueue { row.worst.listeners.clone() } else { Vec::new() };
+    let predicament = row.activity.as_ref().map(Activity::predicament).unwrap_or_default();
+    let subject = match listeners.first() {
+        Some(longest) => Subject::Listener { pid, process: comm.to_owned(), address: longest.local },
+        None => Subject::Process { pid, process: comm.to_owned() },
+    };
+    let at_the_latest = seen.may_have_begun_before(sums.stalled);
+    let culprit = Culprit {
+        pid,
+        cause,
+        info: row.info.as_ref(),
+        activity: row.activity.as_ref(),
+        predicament,
+        listeners: &listeners,
+    };
+    Finding {
+        kind,
+        severity: severity(seen, cause, sums, &listeners),
+        memory_bytes: sums.memory,
+        sockets: sums.sockets,
+        since: Some(((seen.sample.timestamp - sums.stalled.as_secs_f64()) * 1e3).round() / 1e3),
+        since_is_at_the_latest: at_the_latest,
+        summary: summary(&format!("{comm} (pid {pid})"), cause, sums, &listeners, at_the_latest, predicament),
+        evidence: evidence(row, cause, sums, &connections, &listeners),
+        advice: advice::for_process(&culprit),
+        subject,
+        connections,
+        listeners,
+    }
+}
+
+fn severity(seen: Seen<'_>, cause: Cause, sums: &CauseSums, listeners: &[ListenerQueue]) -> Severity {
+    let pressure = seen.host.tcp_memory_limit.map(|levels| levels.pressure);
+    let threatens = pressure.is_some_and(|level| sums.memory.cast_unsigned() >= level / CRITICAL_PART);
+    // Nobody can connect any more.
+    let turns_away = cause == Cause::AcceptQueue && listeners.iter().any(ListenerQueue::is_full);
+    if sums.memory > 0 && threatens {
+        Severity::Critical
+    } else if sums.memory >= WARNING_MEMORY || sums.sockets >= WARNING_SOCKETS || turns_away {
+        Severity::Warning
+    } else {
+        Severity::Notice
+    }
+}
+
+fn summary(
+    who: &str,
+    cause: Cause,
+    sums: &CauseSums,
+    listeners: &[ListenerQueue],
+    at_the_latest: bool,
+    predicament: Predicament,
+) -> String {
+    let connections = human::count(sums.sockets, "connection");
+    let what = match cause {
+        Cause::NotReading => format!("has stopped reading {connections}"),
+        Cause::SlowReading => format!("reads {connections} more slowly than data arrives"),
+        Cause::AcceptQueue => match listeners {
+            [] => format!("does not accept {connections}"),
+            [one] => format!("does not accept {connections} on {}", one.local),
+            [longest, ..] => {
+                format!(
+                    "does not accept {connections} on {} listeners, {} foremost",
+                    listeners.len(),
+                    longest.local
+                )
+            }
+        },
+        Cause::CloseWait => format!("does not close {connections} that the peers have closed"),
+        Cause::HalfClosed => format!("has half closed {connections} and does not read what arrives"),
+        Cause::OutOfOrder => format!("waits for segments that are missing on {connections}"),
+        Cause::SmallSegments => format!("holds {connections} full of tiny segments"),
+        Cause::PeerNotReading => format!("waits for the peers of {connections} to read"),
+        Cause::PathStalled => format!("gets no acknowledgement on {connections}"),
+        Cause::Active => format!("has {connections}"),
+    };
+    let age = human::duration(sums.stalled);
+    let at_least = if at_the_latest { "at least " } else { "" };
+    let held = match u64::try_from(sums.memory) {
+        Ok(memory) if memory > 0 => format!(": {} of kernel memory", human::bytes(memory)),
+        _ => String::new(),
+    };
+    let because = because(predicament).map_or(String::new(), |because| format!(". {because}"));
+    format!("{who} {what}, for {at_least}{age}{held}{because}.")
+}
+
+/// What keeps a process from its sockets, as a sentence without its full stop; `None` where that is not known.
+pub fn because(predicament: Predicament) -> Option<&'static str> {
+    Some(match predicament {
+        Predicament::Stopped => "It is stopped by a signal",
+        Predicament::Traced => "A debugger holds it",
+        Predicament::Frozen => "Its cgroup is frozen",
+        Predicament::Uninterruptible => "It waits in the kernel for a device or a file system",
+        Predicament::Deadlocked => "All its threads wait for locks, as in a deadlock",
+        Predicament::OutOfFds => "It has no file descriptors left",
+        Predicament::Spinning => "One of its threads uses a whole CPU",
+        Predicament::Throttled => "Its cgroup's CPU quota holds it back",
+        Predicament::WaitsElsewhere => "It waits for something that is not the network",
+        Predicament::Idle => "It waits for events, but not for these sockets'",
+        Predicament::Working => "It is busy",
+        Predicament::Unknown => return None,
+    })
+}
+
+fn evidence(
+    row: &ProcessRow,
+    cause: Cause,
+    sums: &CauseSums,
+    connections: &[Connection],
+    listeners: &[ListenerQueue],
+) -> Vec<Fact> {
+    let memory = row.sums.memory;
+    let mut facts = vec![Fact::new(
+        "cause_memory",
+        sums.memory as f64,
+        Unit::Bytes,
+        format!("{} of its {} of TCP memory", human::signed_bytes(sums.memory), human::signed_bytes(memory)),
+    )];
+    facts.push(stalled(cause, sums.stalled));
+    if let Some(resident) = row.resident_memory {
+        let text = format!(
+            "{} of resident memory (RSS), which these buffers are no part of",
+            human::bytes(resident)
+        );
+        facts.push(Fact::new("resident_memory", resident as f64, Unit::Bytes, text));
+    }
+    let (queue, text) = match cause {
+        Cause::PeerNotReading | Cause::PathStalled => (row.sums.send_queue, "written and not acknowledged"),
+        _ => (row.sums.receive_queue, "received and not read"),
+    };
+    if queue > 0 {
+        let text = format!("{} {text}", human::bytes(queue));
+        facts.push(Fact::new("queue", queue as f64, Unit::Bytes, text));
+    }
+    for listener in listeners {
+        let text = format!(
+            "{} of at most {} waiting on {}{}",
+            listener.waiting,
+            u64::from(listener.limit) + 1,
+            listener.local,
+            if listener.is_full() { ": full, new connections are turned away" } else { "" }
+        );
+        facts.push(Fact::new("accept_queue", listener.waiting.into(), Unit::Count, text));
+    }
+    facts.extend(windows(cause, connections));
+    facts.extend(row.activity.iter().flat_map(activity));
+    facts
+}
+
+fn stalled(cause: Cause, stalled: Duration) -> Fact {
+    let what = match cause {
+        Cause::NotReading | Cause::CloseWait | Cause::HalfClosed => "nothing taken out of the queue",
+        Cause::AcceptQueue => "not accepted",
+        Cause::PeerNotReading | Cause::PathStalled => "nothing acknowledged",
+        _ => "the queue never empty",
+    };
+    let text = format!("{what} for {}", human::duration(stalled));
+    Fact::new("stalled", stalled.as_secs_f64(), Unit::Seconds, text)
+}
+
+/// What tcp_info adds, over the worst connections that have one.
+fn windows(cause: Cause, connections: &[Connection]) -> Vec<Fact> {
+    let infos: Vec<&TcpInfo> =
+        connections.iter().filter_map(|connection| connection.tcp_info.as_ref()).collect();
+    let asked = infos.len();
+    let mut facts = Vec::new();
+    let mut tell = |name: &str, is_so: &dyn Fn(&TcpInfo) -> bool, what: &str| {
+        let count = infos.iter().filter(|info| is_so(info)).count();
+        if count > 0 {
+            let text = format!("{what} on {count} of the {asked} worst connections");
+            facts.push(Fact::new(name, count as f64, Unit::Count, text));
+        }
+    };
+    match cause {
+        Cause::PeerNotReading => {
+            tell("peer_window_closed", &|info| info.send_window == Some(0), "the peer's window is closed");
+            tell("probing", &|info| info.probes > 0 || info.backoff > 0, "window probes are under way");
+        }
+        Cause::PathStalled => {
+            tell("retransmitting", &|info| info.retransmits > 0, "retransmissions are under way");
+        }
+        Cause::OutOfOrder => {
+            let has = |info: &TcpInfo| info.out_of_order_segments.is_some_and(|count| count > 0);
+            tell("out_of_order", &has, "segments came out of order");
+        }
+        _ => {
+            let closed = |info: &TcpInfo| info.receive_window.is_some_and(|window| window < info.receive_mss);
+            tell("window_closed", &closed, "our window is closed, so the peer has to wait,");
+            tell("no_window_scaling", &|info| !info.has_window_scaling(), "window scaling is off");
+        }
+    }
+    facts
+}
+
+/// What the process does.
+fn activity(activity: &Activity) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let threads = activity.threads_total;
+    if threads > 0 {
+        let told: Vec<String> = activity.threads.iter().take(WAITS_TOLD).map(group).collect();
+        let text = format!("{}: {}", human::count(threads.into(), "thread"), told.join(", "));
+        facts.push(Fact::new("threads", threads.into(), Unit::Count, text));
+    }
+    if activity.tracer_pid != 0 {
+        let text = format!("traced by pid {}", activity.tracer_pid);
+        facts.push(Fact::new("tracer_pid", activity.tracer_pid.into(), Unit::Count, text));
+    }
+    if let Some(share) = activity.cpu_share {
+        let text = format!("{share:.2} CPUs used");
+        facts.push(Fact::new("cpu_share", share, Unit::Ratio, text));
+    }
+    if activity.spinning > 0 {
+        let text = format!("{} at a whole CPU", human::count(activity.spinning.into(), "thread"));
+        facts.push(Fact::new("spinning_threads", activity.spinning.into(), Unit::Count, text));
+    }
+    if activity.frozen == Some(true) {
+        let text = format!("the cgroup {} is frozen", activity.freezer);
+        facts.push(Fact::new("frozen", 1.0, Unit::Count, text));
+    }
+    if let Some(share) = activity.throttled_share.filter(|share| *share > 0.0) {
+        let text = format!("held back by its CPU quota {:.0} % of the time", share * 100.0);
+        facts.push(Fact::new("throttled_share", share, Unit::Ratio, text));
+    }
+    if let Some((open, limit)) = activity.open_fds.zip(activity.fd_limit) {
+        let text = format!("{open} of {limit} file descriptors open");
+        facts.push(Fact::new("open_fds", open as f64, Unit::Count, text));
+    }
+    facts
+}
+
+fn group(group: &ThreadGroup) -> String {
+    let ThreadGroup { state, wait_channel, count } = group;
+    if wait_channel.is_empty() {
+        format!("{count} {}", state.label())
+    } else {
+        format!("{count} {} in {wait_channel}", state.label())
+    }
+}

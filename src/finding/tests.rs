@@ -1,0 +1,1 @@
+//! A table of hosts and what is found on them.
