@@ -250,7 +250,7 @@ pub struct Sample {
     pub cgroups: Vec<CgroupRow>,
     /// Processes whose file descriptors we may not list.
     pub unreadable_processes: u64,
-    /// Suspects that could not be asked in this sample: too many, or locked.
+    /// Suspects that have held something for `--stall.after` and never answered: too many, locked, or refused.
     pub unasked: u64,
 }
 

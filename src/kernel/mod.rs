@@ -241,7 +241,7 @@ impl<D: SockDiag> Kernel<D> {
         finished: Finished,
         outcomes: &mut Outcomes,
     ) -> Sample {
-        let Finished { account, mut worst, suspects } = finished;
+        let Finished { account, mut worst, unasked, .. } = finished;
         // Bound but unhashed sockets are hidden from sockstat's inuse, not from the dump.
         let shown = account.states[TcpState::Close.index()];
         host.hidden_sockets = host.hidden_sockets.map(|hidden| hidden.saturating_sub(shown));
@@ -267,7 +267,7 @@ impl<D: SockDiag> Kernel<D> {
             processes_truncated,
             cgroups,
             unreadable_processes: self.owners.denied(),
-            unasked: suspects.timed_out + suspects.skipped + suspects.failed,
+            unasked,
         }
     }
 }

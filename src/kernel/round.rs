@@ -9,8 +9,8 @@ use super::diag::{Entry, Fate, Query, SockDiag};
 use super::error::Error;
 use super::owners::{Lookup, Owners, Sighting};
 use crate::account::{Account, Owner, ProcessId};
-use crate::cause::{History, Verdicts, judge};
-use crate::follow::{Followed, Sighted, SocketKey};
+use crate::cause::{Verdicts, judge};
+use crate::follow::{Followed, Sighted};
 use crate::sample::{Connection, ListenerQueue, Reason, SuspectCounts, TcpState};
 use crate::socket::{Listeners, Route, Socket};
 use crate::tcp_info::TcpInfo;
@@ -20,8 +20,9 @@ use crate::worst::{WorstOf, is_worth_keeping, leading};
 /// connections, whose owners are mostly gone before they can be found, does not pay for them.
 const SEARCH_SHARE: u32 = 4;
 
-/// Suspects asked in one namespace, those that hold most first. With starting a child that is some 10 ms; the others count
-/// as active, and as skipped.
+/// Suspects asked in one namespace and sample: with starting a child that is some 20 ms. One half goes to those that hold
+/// most, the other to those that have not answered for longest, so that everybody has his turn. Who is not asked is
+/// skipped, and keeps his verdict while it stands.
 const SUSPECTS_MAX: usize = 1000;
 
 /// Sockets looked up in a row. Each lookup misses the CPU's cache; a row of them misses together.
@@ -51,6 +52,8 @@ pub struct Round<'a> {
     /// Sockets of that namespace that are bound and not hashed.
     bound: u64,
     counts: SuspectCounts,
+    /// Suspects that have held something for long enough and never answered.
+    unasked: u64,
     account: Account,
     worst: WorstOf,
     listeners: Listeners,
@@ -68,7 +71,7 @@ pub struct Round<'a> {
 struct Suspect {
     entry: Entry,
     route: Route,
-    history: History,
+    sighted: Sighted,
 }
 
 /// A socket and what was found out about it.
@@ -105,6 +108,8 @@ pub struct Finished {
     pub worst: WorstOf,
     /// How the suspects fared.
     pub suspects: SuspectCounts,
+    /// Suspects that have held something for `--stall.after` and never answered.
+    pub unasked: u64,
 }
 
 impl<'a> Round<'a> {
@@ -124,6 +129,7 @@ impl<'a> Round<'a> {
             namespace: 0,
             bound: 0,
             counts: SuspectCounts::default(),
+            unasked: 0,
             account: Account::default(),
             worst: WorstOf::default(),
             listeners: Listeners::default(),
@@ -145,6 +151,7 @@ impl<'a> Round<'a> {
         deadline: Instant,
     ) -> Result<u64, Error> {
         self.namespace = namespace;
+        self.followed.enter(namespace);
         self.bound = 0;
         self.listeners.clear();
         self.cookies.clear();
@@ -219,13 +226,12 @@ impl<'a> Round<'a> {
         let socket = &entry.socket;
         self.bound += u64::from(socket.state == TcpState::Close);
         let is_queued = matches!(route, Route::Queued(_));
-        let key = SocketKey { namespace: self.namespace, cookie: socket.cookie };
         // An MPTCP connection cannot be asked for tcp_info by its cookie, and its queues are not known.
         let sighted =
-            if socket.is_mptcp { None } else { self.followed.sight(key, socket, is_queued, self.clock.now) };
+            if socket.is_mptcp { None } else { self.followed.sight(socket, is_queued, self.clock.now) };
         let verdicts = match sighted {
-            Some(Sighted { history, is_suspect: true }) => {
-                self.suspects.push(Suspect { entry, route, history });
+            Some(sighted @ Sighted { is_suspect: true, .. }) => {
+                self.suspects.push(Suspect { entry, route, sighted });
                 return;
             }
             Some(Sighted { history, .. }) => judge(socket, is_queued, &history, self.clock.stall_after),
@@ -237,19 +243,17 @@ impl<'a> Round<'a> {
     /// Asks tcp_info of the suspects and counts them.
     fn interrogate(&mut self, diag: &mut impl SockDiag, deadline: Instant) {
         let mut suspects = std::mem::take(&mut self.suspects);
-        // Whoever holds most is asked first: memory is what this is about.
-        suspects.sort_unstable_by_key(|suspect| std::cmp::Reverse(suspect.entry.socket.memory()));
+        choose_first(&mut suspects);
         let asked: Vec<Entry> = suspects.iter().take(SUSPECTS_MAX).map(|suspect| suspect.entry).collect();
         self.counts.skipped += (suspects.len() - asked.len()) as u64;
         let fates = if asked.is_empty() { Vec::new() } else { diag.ask(asked, deadline) };
         let fates = fates.into_iter().map(Some).chain(std::iter::repeat(None));
-        for (Suspect { entry, route, mut history }, fate) in suspects.into_iter().zip(fates) {
-            let key = SocketKey { namespace: self.namespace, cookie: entry.socket.cookie };
+        for (Suspect { entry, route, sighted }, fate) in suspects.into_iter().zip(fates) {
+            let mut history = sighted.history;
             match fate {
                 Some(Fate::Answered(then, info)) => {
                     self.counts.answered += 1;
-                    history.answer =
-                        self.followed.answer(key, &then.socket, then.rcvbuf, info, self.clock.now);
+                    history.answer = self.followed.answer(&then.socket, then.rcvbuf, info, self.clock.now);
                 }
                 Some(Fate::Vanished) => self.counts.vanished += 1,
                 Some(Fate::TimedOut) => self.counts.timed_out += 1,
@@ -258,7 +262,18 @@ impl<'a> Round<'a> {
                 None => {}
             }
             let is_queued = matches!(route, Route::Queued(_));
-            let verdicts = judge(&entry.socket, is_queued, &history, self.clock.stall_after);
+            let judged = judge(&entry.socket, is_queued, &history, self.clock.stall_after);
+            let verdicts = match history.answer {
+                Some(_) => {
+                    self.followed.judged(&entry.socket, &judged);
+                    judged
+                }
+                None => sighted.standing.unwrap_or(judged),
+            };
+            let has_lasted = history.receiving.max(history.sending) >= self.clock.stall_after;
+            if history.answer.is_none() && sighted.answered.is_none() && has_lasted {
+                self.unasked += 1;
+            }
             self.count(&entry, route, verdicts, history.answer.map(|answer| answer.info));
         }
     }
@@ -338,10 +353,68 @@ impl<'a> Round<'a> {
                 self.owners.holder(inode).map_or(Owner::Unresolved, |process| owner(process, is_queued));
             self.add(judged, owner);
         }
-        Ok(Finished { account: self.account, worst: self.worst, suspects: self.counts })
+        let Self { account, worst, counts, unasked, .. } = self;
+        Ok(Finished { account, worst, suspects: counts, unasked })
     }
+}
+
+/// Puts those to be asked first.
+fn choose_first(suspects: &mut [Suspect]) {
+    if suspects.len() <= SUSPECTS_MAX {
+        return;
+    }
+    // Memory is what this is about.
+    suspects.sort_unstable_by_key(|suspect| std::cmp::Reverse(suspect.entry.socket.memory()));
+    let rest = &mut suspects[SUSPECTS_MAX / 2..];
+    rest.sort_by_key(|suspect| std::cmp::Reverse(suspect.sighted.answered.unwrap_or(Duration::MAX)));
 }
 
 fn owner(process: ProcessId, is_queued: bool) -> Owner {
     if is_queued { Owner::AcceptQueue(process) } else { Owner::Process(process) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::History;
+    use crate::socket::{LocalEnd, RemoteEnd};
+
+    fn suspect(cookie: u64, rmem_alloc: u32, answered: Option<u64>) -> Suspect {
+        let socket = Socket {
+            cookie,
+            cgroup: 0,
+            inode: 1,
+            rmem_alloc,
+            wmem_queued: 0,
+            forward_alloc: 0,
+            rqueue: 1,
+            wqueue: 0,
+            state: TcpState::Established,
+            is_mptcp: false,
+        };
+        let local = LocalEnd { family: 2, port: 80, interface: 0, address: [0; 16] };
+        let entry = Entry { socket, local, remote: RemoteEnd::default(), rcvbuf: 0 };
+        let answered = answered.map(Duration::from_secs);
+        let sighted = Sighted { history: History::default(), is_suspect: true, answered, standing: None };
+        Suspect { entry, route: Route::Orphan, sighted }
+    }
+
+    #[test]
+    fn the_largest_are_asked_always_and_the_others_by_turns() {
+        let mut suspects: Vec<Suspect> = (0..3000_u32)
+            .map(|index| suspect(index.into(), 4096 + index, (index >= 100).then_some(u64::from(index % 7))))
+            .collect();
+        choose_first(&mut suspects);
+        let cookies = |suspects: &[Suspect]| -> Vec<u64> {
+            let mut cookies: Vec<u64> = suspects.iter().map(|suspect| suspect.entry.socket.cookie).collect();
+            cookies.sort_unstable();
+            cookies
+        };
+        let (always, by_turns) = suspects[..SUSPECTS_MAX].split_at(SUSPECTS_MAX / 2);
+        assert_eq!(cookies(always), (2500..3000).collect::<Vec<_>>());
+        assert_eq!(cookies(&by_turns[..100]), (0..100).collect::<Vec<_>>(), "who never answered comes first");
+        let waits = |suspect: &Suspect| suspect.sighted.answered.unwrap();
+        let left = suspects[SUSPECTS_MAX..].iter().map(waits).max().unwrap();
+        assert!(by_turns[100..].iter().all(|suspect| waits(suspect) >= left));
+    }
 }
