@@ -96,6 +96,7 @@ fn rooms_know_only_whom_they_may() {
         ("select", &[]),
         ("identity", &[]),
         ("monotonic", &[]),
+        ("predicament", &[]),
         (
             "kernel",
             &[
@@ -106,6 +107,7 @@ fn rooms_know_only_whom_they_may() {
                 "identity",
                 "kernel",
                 "monotonic",
+                "predicament",
                 "sample",
                 "select",
                 "socket",
