@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `stopped` | its main thread, or every thread, is stopped | SIGSTOP or SIGTSTP: nothing runs before SIGCONT |
 //! | `traced` | its main thread, or half of its threads, is stopped by a tracer | a debugger holds it; being traced while it runs is no obstacle |
-//! | `frozen` | its cgroup's freezer is on, or every thread waits in a freezer | nothing runs before it is thawed; such threads would else look asleep or uninterruptible |
+//! | `frozen` | its cgroup's freezer is on, or every thread is where only a freezer keeps it | nothing runs before it is thawed; such threads would else look asleep or uninterruptible |
 //! | `uninterruptible` | quiet; its main thread or half of its threads is in uninterruptible sleep, or one is and all others wait for locks | a disk, NFS or a driver does not answer; who only passes by there uses CPU in between |
 //! | `deadlocked` | still for [`STILL_SECONDS`]; every thread was read and waits for a lock | a pool at rest has somebody who polls or sleeps, a wait with a timeout runs when that ends |
 //! | `out_of_fds` | open fds are [`FDS_FULL`] of the soft limit | accept() fails; before `spinning`, because an event loop spins on an accept that fails |
@@ -299,12 +299,22 @@ impl ThreadGroup {
     }
 
     fn wait(&self) -> Wait {
-        // A freezer's threads were uninterruptible before Linux 6.1 and are printed so since.
         match (self.state, Wait::of(&self.wait_channel)) {
             (ThreadState::Sleeping, wait) => wait,
             (ThreadState::Uninterruptible, Wait::Freezer) => Wait::Freezer,
+            // Since Linux 6.1 a freezer leaves sleepers where they are, and they are printed as if only it could wake them. In
+            // these places nobody else sleeps like that.
+            (ThreadState::Uninterruptible, Wait::Lock | Wait::Events | Wait::Elsewhere)
+                if !self.is_killable() =>
+            {
+                Wait::Freezer
+            }
             _ => Wait::Unknown,
         }
+    }
+
+    fn is_killable(&self) -> bool {
+        KILLABLE.contains(&self.wait_channel.as_str())
     }
 }
 
@@ -323,8 +333,9 @@ enum Wait {
     Unknown,
 }
 
-/// Functions of the freezers: cgroup v1 and suspend, cgroup2.
-const FREEZERS: [&str; 2] = ["__refrigerator", "do_freezer_trap"];
+/// Functions of the freezers: of cgroup v1 and suspend, and of cgroup2, which is mostly inlined; nothing else in get_signal()
+/// is an interruptible sleep.
+const FREEZERS: [&str; 3] = ["__refrigerator", "do_freezer_trap", "get_signal"];
 
 /// Functions that wait for events or for a socket. Which one is seen depends on what the compiler inlined, so callers are
 /// here too. `wait_woken` is recv() and send() of TCP, but also a terminal's read: the milder reading of the two.
@@ -359,7 +370,7 @@ const EVENTS: [&str; 27] = [
 ];
 
 /// Functions that wait for anything else: pipes and FIFOs, timers, children, signals, file locks, System V IPC and message
-/// queues, FUSE.
+/// queues, FUSE, autofs.
 const ELSEWHERE: [&str; 34] = [
     "pipe_read",
     "anon_pipe_read",
@@ -396,6 +407,9 @@ const ELSEWHERE: [&str; 34] = [
     "request_wait_answer",
     "autofs_wait",
 ];
+
+/// Those among them that may be either: a signal wakes them, or only a deadly one does.
+const KILLABLE: [&str; 2] = ["request_wait_answer", "autofs_wait"];
 
 impl Wait {
     fn of(channel: &str) -> Self {

@@ -69,13 +69,20 @@ fn what_stops_every_thread() {
 fn freezers_are_told_from_sleep_and_from_slow_disks() {
     let v1 = still(&[threads(2, ThreadState::Uninterruptible, "__refrigerator")]);
     let v2 = still(&[asleep(2, "do_freezer_trap")]);
-    for mut activity in [v1, v2] {
+    let v2_inlined = still(&[asleep(2, "get_signal")]);
+    let left_asleep = still(&[
+        threads(2, ThreadState::Uninterruptible, "futex_do_wait"),
+        threads(1, ThreadState::Uninterruptible, "do_epoll_wait"),
+    ]);
+    for mut activity in [v1, v2, v2_inlined, left_asleep] {
         check(&activity, Predicament::Frozen);
         activity.frozen = None;
         check(&activity, Predicament::Frozen);
     }
     let stopped = threads(1, ThreadState::Stopped, "do_signal_stop");
     check(&Activity { frozen: Some(true), ..still(&[stopped]) }, Predicament::Stopped);
+    let fuse = threads(1, ThreadState::Uninterruptible, "request_wait_answer");
+    check(&still(&[fuse]), Predicament::Uninterruptible);
 }
 
 #[test]
