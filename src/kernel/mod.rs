@@ -5,6 +5,7 @@
 //! 3. a dump of every namespace's sockets, each counted for its owner as it streams by;
 //! 4. owners of the few sockets that are new, and the rows.
 
+pub mod activity;
 pub mod cgroups;
 pub mod diag;
 pub mod error;
