@@ -5,14 +5,14 @@
 //! | cause | state | test | why so |
 //! |---|---|---|---|
 //! | `accept_queue` | waits in an accept queue | has waited for `T` | a server that accepts takes milliseconds |
-//! | `close_wait` | CLOSE_WAIT with a file | only the FIN is unread, or consumption has not moved, for `T` | the application has been told that the peer is gone |
-//! | `half_closed` | FIN_WAIT2 with a file, [`FLOOR`] bytes | consumption has not moved for `T` | shutdown(), then nobody read on |
-//! | `not_reading` | more than a FIN unread, [`FLOOR`] bytes | consumption has not moved for `T` | recv() moves it, MSG_PEEK does not |
-//! | `out_of_order` | memory [`HOARD`] times the payload, [`FLOOR`] bytes | for `T`, and segments arrived out of order | the queue of readable data is short, the rest is behind a hole |
-//! | `small_segments` | memory [`HOARD`] times the payload, [`FLOOR`] bytes | for `T`, mean segment below [`SMALL_SEGMENT`] bytes | each segment costs a buffer of its own |
-//! | `slow_reading` | unread payload in every sample for `T` | window or buffer is the limit twice in a row | the sender could send more, the reader does not keep up |
-//! | `peer_not_reading` | send memory of [`FLOOR`] bytes | nothing acknowledged for `T`, the peer's window is closed | its application does not read |
-//! | `path_stalled` | send memory of [`FLOOR`] bytes | nothing acknowledged for `T`, retransmissions, no ack for `T` | the peer or the path is dead |
+//! | `close_wait` | CLOSE_WAIT with a file | at most the FIN is unread, and nothing has been sent, for `T`; or payload is unread and consumption has not moved for `T` | the application has been told that the peer is gone |
+//! | `half_closed` | FIN_WAIT2 with a file, payload and [`FLOOR`] bytes of memory for `T` | consumption has not moved for `T` | shutdown(), then nobody read on |
+//! | `not_reading` | payload and [`FLOOR`] bytes of memory for `T` | consumption has not moved for `T` | recv() moves it, MSG_PEEK does not |
+//! | `out_of_order` | memory [`HOARD`] times the payload, [`FLOOR`] bytes for `T` | segments arrived out of order, and for `T` less in order than 1/[`HOARD`] of the memory | the queue of readable data is short, the rest is behind a hole |
+//! | `small_segments` | memory [`HOARD`] times the payload, [`FLOOR`] bytes for `T` | mean segment below [`SMALL_SEGMENT`] bytes, and some of the payload has been unread for `T` | each segment costs a buffer of its own |
+//! | `slow_reading` | payload and [`FLOOR`] bytes of memory for `T` | twice in a row window or buffer is the limit, and more is unread than is read in [`LINGER_MS`] ms | the sender could send more, the reader does not keep up |
+//! | `peer_not_reading` | send memory of [`FLOOR`] bytes for `T` | nothing acknowledged for `T`, the peer's window is closed, and it answers | its application does not read |
+//! | `path_stalled` | send memory of [`FLOOR`] bytes for `T` | nothing acknowledged for `T`, retransmissions or window probes, no ack for `T` | the peer or the path is dead |
 //! | `active` | everything else | | data on its way |
 //!
 //! Whatever needs tcp_info and has none is `active`: nobody is accused for want of evidence.
@@ -32,6 +32,10 @@ pub const HOARD: u64 = 4;
 
 /// Mean payload of a segment below which its overhead is the memory: a buffer costs some 800 bytes whatever it holds.
 pub const SMALL_SEGMENT: u64 = 200;
+
+/// A flow that is read as it comes fills its buffer too where the sender is the faster, but is through with it in some 10
+/// ms. What takes longer than this to be read is memory that lies.
+pub const LINGER_MS: u128 = 200;
 
 /// A receive buffer that is this full, in eighths, has no window worth offering.
 const FULL_EIGHTHS: u64 = 7;
@@ -58,7 +62,14 @@ pub struct Answer {
     pub not_consumed: Duration,
     /// How long nothing has been acknowledged; zero at the first answer.
     pub not_acked: Duration,
-    /// Whether window or buffer was the limit in this answer and in the one before.
+    /// How long it has been asked already; zero at the first answer.
+    pub watched: Duration,
+    /// How long some of what is unread has been unread; zero at the first answer.
+    pub lying: Duration,
+    /// How long the memory has been a multiple of the payload, and less has arrived in order than would make it none; zero
+    /// at the first answer.
+    pub not_filled: Duration,
+    /// Whether window or buffer was the limit, and the reader behind, in this answer and in the one before.
     pub is_limited: bool,
 }
 
@@ -94,6 +105,11 @@ impl Verdicts {
     pub const ACTIVE: Self = Self { receive: Verdict::ACTIVE, send: Verdict::ACTIVE };
 }
 
+/// Whether more is unread than `read`, which is what was read in `elapsed`, lets expect to be read in [`LINGER_MS`].
+pub fn lingers(unread: u32, read: u64, elapsed: Duration) -> bool {
+    u128::from(unread) * elapsed.as_millis() >= u128::from(read) * LINGER_MS
+}
+
 /// Whether the receiver's window or buffer is what limits the sender.
 pub fn is_limited(info: &TcpInfo, rmem_alloc: u32, rcvbuf: u32) -> bool {
     let is_full = u64::from(rmem_alloc) * 8 >= u64::from(rcvbuf) * FULL_EIGHTHS;
@@ -121,39 +137,52 @@ fn lasting(cause: Cause, stalled: Duration, stall_after: Duration) -> Verdict {
 fn judge_receiving(socket: &Socket, history: &History, stall_after: Duration) -> Verdict {
     // A FIN counts as one byte of payload.
     let has_payload = socket.rqueue > 1;
-    let has_file = socket.inode != 0;
-    if socket.state == TcpState::CloseWait && has_file && !has_payload {
-        return lasting(Cause::CloseWait, history.in_state, stall_after);
+    let is_left = socket.state == TcpState::CloseWait && socket.inode != 0;
+    if is_left && !has_payload {
+        // Whoever still answers a peer that has only shut its own half has not forgotten it.
+        let answering = history.answer.map_or(history.in_state, |answer| answer.not_acked);
+        let idle = if socket.wmem_queued > 0 { Duration::ZERO } else { history.in_state.min(answering) };
+        return lasting(Cause::CloseWait, idle, stall_after);
     }
     let Some(answer) = &history.answer else { return Verdict::ACTIVE };
-    let is_stuck = has_payload && answer.not_consumed >= stall_after;
-    if socket.state == TcpState::CloseWait && has_file && is_stuck {
-        return Verdict::new(Cause::CloseWait, answer.not_consumed);
+    // Consumption stands still too while there is nothing to consume: that counts for nobody.
+    let unread = history.receiving.max(if is_left { history.in_state } else { Duration::ZERO });
+    let unread = unread.min(answer.not_consumed);
+    let is_stuck = has_payload && unread >= stall_after;
+    if is_left && is_stuck {
+        return Verdict::new(Cause::CloseWait, unread);
     }
     if socket.rmem_alloc < FLOOR {
         return Verdict::ACTIVE;
     }
     if is_stuck {
-        let is_half_closed = socket.state == TcpState::FinWait2 && has_file;
+        let is_half_closed = socket.state == TcpState::FinWait2 && socket.inode != 0;
         let cause = if is_half_closed { Cause::HalfClosed } else { Cause::NotReading };
-        return Verdict::new(cause, answer.not_consumed);
+        return Verdict::new(cause, unread);
     }
-    let cause = if is_hoard(socket) && answer.info.out_of_order_segments.is_some_and(|segments| segments > 0)
-    {
-        Cause::OutOfOrder
-    } else if is_hoard(socket) && mean_segment(&answer.info).is_some_and(|bytes| bytes < SMALL_SEGMENT) {
-        Cause::SmallSegments
-    } else if has_payload && answer.is_limited {
-        Cause::SlowReading
-    } else {
-        return Verdict::ACTIVE;
-    };
-    lasting(cause, history.receiving, stall_after)
+    let info = &answer.info;
+    let (cause, since) =
+        if is_hoard(socket) && info.out_of_order_segments.is_some_and(|segments| segments > 0) {
+            (Cause::OutOfOrder, answer.not_filled)
+        } else if is_hoard(socket) && mean_segment(info).is_some_and(|bytes| bytes < SMALL_SEGMENT) {
+            (Cause::SmallSegments, answer.lying)
+        } else if has_payload && answer.is_limited {
+            // Until it has been watched for as long, it may not be reading at all.
+            (Cause::SlowReading, answer.watched)
+        } else {
+            return Verdict::ACTIVE;
+        };
+    lasting(cause, history.receiving.min(since), stall_after)
 }
 
 /// Whether the receive memory is a multiple of the payload in it.
-fn is_hoard(socket: &Socket) -> bool {
-    u64::from(socket.rmem_alloc) >= HOARD * u64::from(socket.rqueue.max(1))
+pub fn is_hoard(socket: &Socket) -> bool {
+    u64::from(socket.rqueue.max(1)) <= payload_of(socket.rmem_alloc)
+}
+
+/// Payload that justifies this much memory. Where as much has arrived in order, holes are being filled.
+pub fn payload_of(rmem_alloc: u32) -> u64 {
+    u64::from(rmem_alloc) / HOARD
 }
 
 fn mean_segment(info: &TcpInfo) -> Option<u64> {
@@ -172,16 +201,19 @@ fn judge_sending(
         return Verdict::ACTIVE;
     }
     let info = &answer.info;
-    // Probes of a closed window are answered, so acks come though nothing is acknowledged.
-    if info.unacked == 0 && info.not_sent.is_none_or(|bytes| bytes > 0) && info.send_window.unwrap_or(0) == 0
-    {
-        return lasting(Cause::PeerNotReading, stalled, stall_after);
-    }
     let is_silent = Duration::from_millis(info.last_ack_received_ms.into()) >= stall_after;
-    if info.unacked > 0 && info.retransmits > 0 && is_silent {
-        return lasting(Cause::PathStalled, stalled, stall_after);
-    }
-    Verdict::ACTIVE
+    // Closed with segments on their way where their buffers filled the peer's memory before their payload its window:
+    // it drops them, and answers each retransmission with its closed window.
+    let is_closed = info.send_window.map_or(info.unacked == 0, |window| window == 0);
+    let cause = if is_closed {
+        // Of probes ever farther apart the newest may be on its way; the one before it has had its time.
+        if is_silent && info.probes > 1 { Cause::PathStalled } else { Cause::PeerNotReading }
+    } else if info.unacked > 0 && info.retransmits > 0 && is_silent {
+        Cause::PathStalled
+    } else {
+        return Verdict::ACTIVE;
+    };
+    lasting(cause, stalled, stall_after)
 }
 
 #[cfg(test)]

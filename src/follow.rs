@@ -2,7 +2,7 @@
 //! a duration since any fixed moment.
 //!
 //! A socket that holds less than a page is not followed and costs nothing, unless it is in CLOSE_WAIT or waits in an accept
-//! queue: those leak without holding anything. One that is followed costs 56 bytes.
+//! queue: those leak without holding anything. One that is followed costs 24 bytes, one that has answered 64 more.
 //!
 //! tcp_info cannot be asked of everybody in every sample. A verdict that an answer has led to stands while the dump shows
 //! the very queues that it was given for; nobody is judged who has never answered.
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::cause::{Answer, FLOOR, History, Verdict, Verdicts, is_limited};
+use crate::cause::{Answer, FLOOR, History, Verdict, Verdicts, is_hoard, is_limited, lingers, payload_of};
 use crate::sample::{Cause, TcpState};
 use crate::socket::Socket;
 use crate::tcp_info::TcpInfo;
@@ -40,7 +40,7 @@ impl Moment {
     }
 }
 
-/// A number and since when it has been the same.
+/// A number that only grows, and since when it has been the same.
 #[derive(Debug, Clone, Copy)]
 struct Still {
     /// Its low half: to be taken for the same, the number would have to move by a multiple of 4 GiB exactly.
@@ -49,19 +49,25 @@ struct Still {
 }
 
 impl Still {
-    /// How long `value` has been the same, at `now`, given what was known before.
-    fn update(known: &mut Option<Self>, value: Option<u64>, now: Duration) -> Duration {
-        let Some(value) = value.map(low_half) else {
-            *known = None;
-            return Duration::ZERO;
-        };
-        match known {
-            Some(still) if still.value == value => still.since.ago(now),
-            _ => {
-                *known = Some(Self { value, since: Moment::at(now) });
-                Duration::ZERO
-            }
-        }
+    fn new(value: u64, now: Duration) -> Self {
+        Self { value: low_half(value), since: Moment::at(now) }
+    }
+
+    /// How long the number, which is `value` now, has been the same but for `slack`, given what was known before.
+    fn update(known: &mut Option<Self>, value: Option<u64>, slack: u64, now: Duration) -> Duration {
+        let still = known.filter(|still| value.is_some_and(|value| u64::from(still.growth(value)) <= slack));
+        *known = still.or(value.map(|value| Self::new(value, now)));
+        still.map_or(Duration::ZERO, |still| still.since.ago(now))
+    }
+
+    /// How far it has grown to `value`.
+    fn growth(self, value: u64) -> u32 {
+        low_half(value).wrapping_sub(self.value)
+    }
+
+    /// Whether it is still ahead of `value`, which follows it by less than 2 GiB.
+    fn is_ahead_of(self, value: u64) -> bool {
+        self.growth(value) > u32::MAX / 2
     }
 }
 
@@ -76,26 +82,42 @@ struct Track {
     in_state_since: Moment,
     receiving_since: Option<Moment>,
     sending_since: Option<Moment>,
+    state: TcpState,
+    /// Whether the round in progress has shown it.
+    is_shown: bool,
+}
+
+/// What is remembered of a suspect's answers.
+#[derive(Debug, Clone, Copy)]
+struct Answers {
+    began: Moment,
+    newest: Moment,
     consumed: Option<Still>,
     acked: Option<Still>,
-    answered: Option<Moment>,
+    /// What had been received when something last lay unread that no longer does.
+    lying: Option<Still>,
+    /// What had been received when the memory became a multiple of the payload.
+    filled: Option<Still>,
     /// The queues at the newest answer, and what it led to.
     rqueue: u32,
     wqueue: u32,
     receive: Cause,
     send: Cause,
-    state: TcpState,
     was_limited: bool,
-    /// Whether the round in progress has shown it.
+    /// Whether the round in progress has shown it as a suspect.
     is_shown: bool,
 }
+
+/// Suspects whose answers are remembered. Beyond them nobody new is asked: they would take more than 8 MiB, and asking all of
+/// them once takes 200 samples already.
+const ANSWERS_MAX: usize = 100_000;
 
 /// What following a socket has shown so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sighted {
     /// Its history, without an answer.
     pub history: History,
-    /// Whether tcp_info should be asked: it held something in the sample before too.
+    /// Whether tcp_info should be asked: it held something, or was in CLOSE_WAIT, in the sample before too.
     pub is_suspect: bool,
     /// How long ago it last answered; `None` if it never has.
     pub answered: Option<Duration>,
@@ -103,14 +125,23 @@ pub struct Sighted {
     pub standing: Option<Verdicts>,
 }
 
+/// Followed sockets of one network namespace, by cookie.
+#[derive(Debug, Default)]
+struct Tracks {
+    tracks: HashMap<u64, Track>,
+    answers: HashMap<u64, Answers>,
+}
+
 /// All followed sockets.
 #[derive(Debug, Default)]
 pub struct Followed {
     namespace: u64,
-    /// Those of that namespace, by cookie.
-    tracks: HashMap<u64, Track>,
+    /// Those of that namespace.
+    here: Tracks,
     /// Those of all others.
-    elsewhere: HashMap<u64, HashMap<u64, Track>>,
+    elsewhere: HashMap<u64, Tracks>,
+    /// Answers remembered of all of them.
+    answers: usize,
 }
 
 impl Followed {
@@ -119,9 +150,9 @@ impl Followed {
         if namespace == self.namespace {
             return;
         }
-        let tracks = self.elsewhere.remove(&namespace).unwrap_or_default();
-        let left = std::mem::replace(&mut self.tracks, tracks);
-        if !left.is_empty() {
+        let there = self.elsewhere.remove(&namespace).unwrap_or_default();
+        let left = std::mem::replace(&mut self.here, there);
+        if !left.tracks.is_empty() {
             self.elsewhere.insert(self.namespace, left);
         }
         self.namespace = namespace;
@@ -140,18 +171,10 @@ impl Followed {
             in_state_since: moment,
             receiving_since: None,
             sending_since: None,
-            consumed: None,
-            acked: None,
-            answered: None,
-            rqueue: 0,
-            wqueue: 0,
-            receive: Cause::Active,
-            send: Cause::Active,
             state: socket.state,
-            was_limited: false,
             is_shown: true,
         };
-        let track = self.tracks.entry(socket.cookie).or_insert(fresh);
+        let track = self.here.tracks.entry(socket.cookie).or_insert(fresh);
         track.is_shown = true;
         // An accept queue's connection is one and the same wait, whatever its state.
         if track.state != socket.state && !is_queued {
@@ -167,52 +190,91 @@ impl Followed {
             answer: None,
         };
         let lasts = history.receiving.max(history.sending) > Duration::ZERO;
-        let has_unread_after_close = may_leak && socket.rqueue > 1 && history.in_state > Duration::ZERO;
-        Some(Sighted {
-            history,
-            is_suspect: !is_queued && (lasts || has_unread_after_close),
-            answered: track.answered.map(|answered| answered.ago(now)),
-            standing: track.standing(socket, &history, now),
-        })
+        let may_leak = may_leak && history.in_state > Duration::ZERO;
+        let is_suspect = !is_queued && (lasts || may_leak);
+        let answers = if is_suspect { self.here.answers.get_mut(&socket.cookie) } else { None };
+        let (mut answered, mut standing) = (None, None);
+        if let Some(answers) = answers {
+            answers.is_shown = true;
+            answered = Some(answers.newest.ago(now));
+            standing = answers.standing(socket, &history, now);
+        }
+        Some(Sighted { history, is_suspect, answered, standing })
+    }
+
+    /// How many that have not answered yet may be asked.
+    pub fn room(&self) -> usize {
+        ANSWERS_MAX.saturating_sub(self.answers)
     }
 
     /// Takes note of what tcp_info says of a socket sighted in this sample, with the memory the same answer shows.
-    pub fn answer(&mut self, socket: &Socket, rcvbuf: u32, info: TcpInfo, now: Duration) -> Option<Answer> {
-        let track = self.tracks.get_mut(&socket.cookie)?;
-        let limited_now = is_limited(&info, socket.rmem_alloc, rcvbuf);
+    pub fn answer(&mut self, socket: &Socket, rcvbuf: u32, info: TcpInfo, now: Duration) -> Answer {
+        let moment = Moment::at(now);
+        let known = self.here.answers.len();
+        let answers = self.here.answers.entry(socket.cookie).or_insert(Answers {
+            began: moment,
+            newest: moment,
+            consumed: None,
+            acked: None,
+            lying: None,
+            filled: None,
+            rqueue: 0,
+            wqueue: 0,
+            receive: Cause::Active,
+            send: Cause::Active,
+            was_limited: false,
+            is_shown: true,
+        });
+        let (consumed, received) = (info.consumed(socket.rqueue), info.bytes_received);
+        let is_behind = answers.consumed.zip(consumed).is_some_and(|(before, consumed)| {
+            lingers(socket.rqueue, before.growth(consumed).into(), before.since.ago(now))
+        });
+        let limited_now = is_behind && is_limited(&info, socket.rmem_alloc, rcvbuf);
+        // Otherwise all that was unread then has been read since.
+        answers.lying =
+            answers.lying.filter(|then| consumed.is_some_and(|consumed| then.is_ahead_of(consumed)));
+        let lying = *answers.lying.get_or_insert(Still::new(received.unwrap_or_default(), now));
+        let hoarded = received.filter(|_| is_hoard(socket));
         let answer = Answer {
             info,
-            not_consumed: Still::update(&mut track.consumed, info.consumed(socket.rqueue), now),
-            not_acked: Still::update(&mut track.acked, info.bytes_acked, now),
-            is_limited: limited_now && track.was_limited,
+            not_consumed: Still::update(&mut answers.consumed, consumed, 0, now),
+            not_acked: Still::update(&mut answers.acked, info.bytes_acked, 0, now),
+            watched: answers.began.ago(now),
+            lying: lying.since.ago(now),
+            not_filled: Still::update(&mut answers.filled, hoarded, payload_of(socket.rmem_alloc), now),
+            is_limited: limited_now && answers.was_limited,
         };
-        track.was_limited = limited_now;
-        track.answered = Some(Moment::at(now));
-        Some(answer)
+        (answers.was_limited, answers.newest) = (limited_now, moment);
+        self.answers += self.here.answers.len() - known;
+        answer
     }
 
     /// Takes note of what an answer in this sample has led to.
     pub fn judged(&mut self, socket: &Socket, verdicts: &Verdicts) {
-        if let Some(track) = self.tracks.get_mut(&socket.cookie) {
-            (track.rqueue, track.wqueue) = (socket.rqueue, socket.wqueue);
-            (track.receive, track.send) = (verdicts.receive.cause, verdicts.send.cause);
+        if let Some(answers) = self.here.answers.get_mut(&socket.cookie) {
+            (answers.rqueue, answers.wqueue) = (socket.rqueue, socket.wqueue);
+            (answers.receive, answers.send) = (verdicts.receive.cause, verdicts.send.cause);
         }
     }
 
     /// Ends a complete sample: whatever it did not show, or showed empty, is forgotten. After an incomplete one nothing is,
     /// and the next goes on from what was known before.
     pub fn end(&mut self) {
-        let is_kept = |_: &u64, track: &mut Track| std::mem::take(&mut track.is_shown);
-        self.tracks.retain(is_kept);
+        self.here.forget();
         self.elsewhere.retain(|_, tracks| {
-            tracks.retain(is_kept);
-            !tracks.is_empty()
+            tracks.forget();
+            !tracks.tracks.is_empty()
         });
+        self.answers = self.all().map(|tracks| tracks.answers.len()).sum();
     }
 
     /// Sockets followed.
     pub fn len(&self) -> usize {
-        self.tracks.len() + self.elsewhere.values().map(HashMap::len).sum::<usize>()
+        self.all().map(|tracks| tracks.tracks.len()).sum()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Tracks> {
+        self.elsewhere.values().chain([&self.here])
     }
 
     /// Whether none is followed.
@@ -221,7 +283,15 @@ impl Followed {
     }
 }
 
-impl Track {
+impl Tracks {
+    /// Forgets what the round that ends has not shown.
+    fn forget(&mut self) {
+        self.tracks.retain(|_, track| std::mem::take(&mut track.is_shown));
+        self.answers.retain(|_, answers| std::mem::take(&mut answers.is_shown));
+    }
+}
+
+impl Answers {
     /// The verdicts of the newest answer, if the queues have not changed since: whoever reads or is acknowledged changes
     /// them, unless as much comes in its place.
     fn standing(&self, socket: &Socket, history: &History, now: Duration) -> Option<Verdicts> {
@@ -243,160 +313,4 @@ impl Track {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const COOKIE: u64 = 7;
-
-    fn socket(state: TcpState, rmem_alloc: u32, rqueue: u32) -> Socket {
-        Socket {
-            cookie: COOKIE,
-            cgroup: 0,
-            inode: 5,
-            rmem_alloc,
-            wmem_queued: 0,
-            forward_alloc: 0,
-            rqueue,
-            wqueue: 0,
-            state,
-            is_mptcp: false,
-        }
-    }
-
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_socket_becomes_a_suspect_when_it_still_holds_something() {
-        let mut followed = Followed::default();
-        let full = socket(TcpState::Established, 8192, 5000);
-        let empty = socket(TcpState::Established, 0, 0);
-        let mut sample = |socket: &Socket, seconds| {
-            let sighted = followed.sight(socket, false, at(seconds));
-            followed.end();
-            sighted
-        };
-        assert!(!sample(&full, 0).unwrap().is_suspect);
-        let second = sample(&full, 15).unwrap();
-        assert!(second.is_suspect);
-        assert_eq!(second.history.receiving, at(15));
-        assert_eq!(sample(&empty, 30), None);
-        assert!(!sample(&full, 45).unwrap().is_suspect, "a queue that was empty in between starts anew");
-    }
-
-    #[test]
-    fn what_holds_nothing_costs_nothing() {
-        let mut followed = Followed::default();
-        for cookie in 0..100 {
-            let small = Socket { cookie, ..socket(TcpState::Established, 768, 10) };
-            assert_eq!(followed.sight(&small, false, at(0)), None);
-        }
-        assert!(followed.is_empty());
-        followed.sight(&socket(TcpState::CloseWait, 832, 1), false, at(0)).unwrap();
-        followed.end();
-        assert_eq!(followed.len(), 1, "a leaked CLOSE_WAIT holds next to nothing");
-        followed.end();
-        assert!(followed.is_empty(), "and is forgotten once it is closed");
-    }
-
-    #[test]
-    fn consumption_stands_still_only_between_equal_answers() {
-        let mut followed = Followed::default();
-        let mut answer = |received: u64, rqueue: u32, seconds| {
-            let socket = socket(TcpState::Established, 60_000, rqueue);
-            followed.sight(&socket, false, at(seconds));
-            let info = TcpInfo { bytes_received: Some(received), ..TcpInfo::default() };
-            let answer = followed.answer(&socket, 131_072, info, at(seconds)).unwrap();
-            followed.end();
-            answer.not_consumed
-        };
-        assert_eq!(answer(50_000, 50_000, 0), at(0));
-        assert_eq!(answer(55_000, 55_000, 15), at(15), "arrivals are no reads");
-        assert_eq!(answer(60_000, 55_000, 30), at(0), "5,000 bytes were read");
-        assert_eq!(answer(60_001, 55_001, 60), at(30), "an unread FIN cancels out");
-    }
-
-    #[test]
-    fn an_incomplete_sample_breaks_no_history() {
-        let mut followed = Followed::default();
-        let full = socket(TcpState::Established, 8192, 5000);
-        followed.sight(&full, false, at(0));
-        followed.end();
-        // Two attempts that were given up before they came to this socket.
-        let sighted = followed.sight(&full, false, at(45)).unwrap();
-        assert_eq!(sighted.history.receiving, at(45));
-    }
-
-    #[test]
-    fn a_new_state_counts_from_when_it_was_seen() {
-        let mut followed = Followed::default();
-        followed.sight(&socket(TcpState::Established, 8192, 5000), false, at(0));
-        followed.end();
-        let sighted = followed.sight(&socket(TcpState::CloseWait, 8192, 5001), false, at(15)).unwrap();
-        assert_eq!((sighted.history.in_state, sighted.history.receiving), (at(0), at(15)));
-    }
-
-    /// A verdict goes on between answers as long as the dump shows what it was given for, and no longer.
-    #[test]
-    fn a_verdict_stands_while_the_queues_do() {
-        let mut followed = Followed::default();
-        let full = socket(TcpState::Established, 60_000, 50_000);
-        assert_eq!(followed.sight(&full, false, at(0)).unwrap().standing, None, "nobody is judged unasked");
-        let info = TcpInfo { bytes_received: Some(50_000), ..TcpInfo::default() };
-        followed.answer(&full, 131_072, info, at(0));
-        followed.judged(&full, &Verdicts::ACTIVE);
-        followed.end();
-        assert_eq!(
-            followed.sight(&full, false, at(15)).unwrap().standing,
-            None,
-            "nobody is accused by silence"
-        );
-        followed.answer(&full, 131_072, info, at(40));
-        let verdict = Verdict { cause: Cause::NotReading, stalled: at(40) };
-        followed.judged(&full, &Verdicts { receive: verdict, ..Verdicts::ACTIVE });
-        followed.end();
-
-        let later = followed.sight(&full, false, at(100)).unwrap();
-        let expected = Verdict { cause: Cause::NotReading, stalled: at(100) };
-        assert_eq!(later.standing, Some(Verdicts { receive: expected, ..Verdicts::ACTIVE }));
-        assert_eq!(later.answered, Some(at(60)));
-        for (rqueue, wqueue) in [(49_999, 0), (50_000, 1)] {
-            let moved = Socket { wqueue, ..socket(TcpState::Established, 60_000, rqueue) };
-            assert_eq!(followed.sight(&moved, false, at(115)).unwrap().standing, None);
-        }
-    }
-
-    #[test]
-    fn cookies_are_unique_within_a_namespace_only() {
-        let mut followed = Followed::default();
-        let full = socket(TcpState::Established, 8192, 5000);
-        for (round, seconds) in [(0, 0), (1, 15)] {
-            for namespace in [4, 5] {
-                followed.enter(namespace);
-                if round == 1 && namespace == 5 {
-                    continue;
-                }
-                let sighted = followed.sight(&full, false, at(seconds)).unwrap();
-                assert_eq!(sighted.is_suspect, round == 1);
-            }
-            followed.end();
-            assert_eq!(followed.len(), 2 - round, "one that has gone is forgotten");
-        }
-    }
-
-    /// 200,000 followed sockets fit into 16 MiB.
-    #[test]
-    fn a_followed_socket_costs_little() {
-        assert!(size_of::<(u64, Track)>() <= 56, "{}", size_of::<(u64, Track)>());
-    }
-
-    #[test]
-    fn moments_are_exact_in_their_differences() {
-        let began = Moment::at(Duration::from_millis(1_234));
-        assert_eq!(began.ago(Duration::from_millis(1_234)), Duration::ZERO);
-        let ago = |millis| began.ago(Duration::from_millis(millis));
-        assert_eq!(ago(16_234), ago(6_234) + at(10));
-        assert_eq!(ago(6_234), Duration::from_millis(5_034), "since the tenth of a second it fell into");
-    }
-}
+mod tests;

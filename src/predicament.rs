@@ -20,6 +20,7 @@
 //!
 //! Whatever is not known makes the answer less specific: nobody is accused for want of evidence.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// CPUs used, below which a process is as good as asleep: event loops and runtimes at rest wake for their timers, which
@@ -40,7 +41,9 @@ pub const THROTTLED: f64 = 0.25;
 pub const FDS_FULL: f64 = 0.99;
 
 /// What a thread does, or a process's main thread: the letter in `/proc/PID/stat` (`fs/proc/array.c`, `task_state_array`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ThreadState {
     /// `R`: runs, or waits for a CPU.
@@ -90,7 +93,7 @@ impl ThreadState {
 }
 
 /// Threads of one process that are in the same state and wait in the same place.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ThreadGroup {
     /// Their state.
@@ -103,7 +106,7 @@ pub struct ThreadGroup {
 }
 
 /// What two successive readings of one process have shown. Whatever needs both is `None` at the first.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Activity {
     /// Its main thread; `Unknown` where nothing could be read.
@@ -138,7 +141,9 @@ pub struct Activity {
 }
 
 /// What keeps a process from reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Predicament {
     /// Stopped by a signal.

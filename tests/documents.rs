@@ -163,7 +163,7 @@ fn the_rules_of_causes_are_documented_as_they_are() {
         .lines()
         .filter_map(|line| line.strip_prefix("//! |"))
         .fold(String::new(), |table, line| table + "|" + line + "\n");
-    let plain = ["FLOOR", "HOARD", "SMALL_SEGMENT"].iter().fold(table, |table, name| {
+    let plain = ["FLOOR", "HOARD", "SMALL_SEGMENT", "LINGER_MS"].iter().fold(table, |table, name| {
         let value = code.split(&format!("pub const {name}: ")).nth(1).expect("a constant of that name");
         let value = value.split(" = ").nth(1).and_then(|rest| rest.split(';').next()).expect("its value");
         table.replace(&format!("[`{name}`]"), value)

@@ -47,6 +47,9 @@ fn stalled_reader() -> Case {
                 },
                 not_consumed: LONG,
                 not_acked: LONG,
+                watched: LONG,
+                lying: LONG,
+                not_filled: LONG,
                 is_limited: true,
             }),
         },
@@ -83,9 +86,7 @@ fn check(name: &str, base: fn() -> Case, receive: Cause, send: Cause, change: im
 
 #[test]
 fn receivers_and_their_innocent_neighbours() {
-    use Cause::{
-        AcceptQueue, Active, CloseWait, HalfClosed, NotReading, OutOfOrder, SlowReading, SmallSegments,
-    };
+    use Cause::{Active, NotReading, SlowReading};
     let receiver = |name, want, change: fn(&mut Case)| check(name, stalled_reader, want, Active, change);
     receiver("stopped reading", NotReading, |_| {});
     receiver("stopped a moment ago", Active, |case| {
@@ -95,6 +96,9 @@ fn receivers_and_their_innocent_neighbours() {
     receiver("stopped, on a kernel that does not tell bytes_received", Active, |case| {
         info(case, |info| info.bytes_received = None);
         answer(case, |answer| (answer.not_consumed, answer.is_limited) = (Duration::ZERO, false));
+    });
+    receiver("sends for a minute, and has just been sent something", Active, |case| {
+        case.history.receiving = SHORT;
     });
     receiver("ten forgotten bytes", Active, |case| {
         (case.socket.rmem_alloc, case.socket.rqueue) = (768, 10);
@@ -110,6 +114,9 @@ fn receivers_and_their_innocent_neighbours() {
     receiver("reads too slowly", SlowReading, |case| {
         answer(case, |answer| answer.not_consumed = Duration::ZERO);
     });
+    receiver("not read for less than it has been watched", Active, |case| {
+        answer(case, |answer| (answer.not_consumed, answer.watched) = (SHORT, SHORT));
+    });
     receiver("a saturated flow that is read as it comes", Active, |case| {
         answer(case, |answer| (answer.not_consumed, answer.is_limited) = (Duration::ZERO, false));
     });
@@ -117,7 +124,12 @@ fn receivers_and_their_innocent_neighbours() {
         case.history.receiving = SHORT;
         answer(case, |answer| answer.not_consumed = SHORT);
     });
+}
 
+#[test]
+fn hoards_and_their_innocent_neighbours() {
+    use Cause::{Active, OutOfOrder, SmallSegments};
+    let receiver = |name, want, change: fn(&mut Case)| check(name, stalled_reader, want, Active, change);
     let hoard = |case: &mut Case| {
         case.socket.rqueue = 0;
         answer(case, |answer| answer.not_consumed = LONG);
@@ -127,6 +139,11 @@ fn receivers_and_their_innocent_neighbours() {
     receiver("a hole and readable data", OutOfOrder, |case| {
         case.socket.rqueue = 20_000;
         answer(case, |answer| answer.not_consumed = SHORT);
+        info(case, |info| info.out_of_order_segments = Some(3000));
+    });
+    receiver("ever new holes that are filled", Active, |case| {
+        case.socket.rqueue = 0;
+        answer(case, |answer| (answer.not_consumed, answer.not_filled) = (SHORT, SHORT));
         info(case, |info| info.out_of_order_segments = Some(3000));
     });
     receiver("a hole of a moment", Active, |case| {
@@ -139,19 +156,43 @@ fn receivers_and_their_innocent_neighbours() {
         answer(case, |answer| answer.not_consumed = Duration::ZERO);
         info(case, |info| info.data_segments_in = Some(1_000_000));
     });
+    receiver("single bytes, read as they come", Active, |case| {
+        case.socket.rqueue = 20_000;
+        answer(case, |answer| {
+            (answer.not_consumed, answer.lying, answer.is_limited) = (Duration::ZERO, SHORT, false);
+        });
+        info(case, |info| info.data_segments_in = Some(1_000_000));
+    });
     receiver("partly read GSO segments", Active, |case| {
         (case.socket.rmem_alloc, case.socket.rqueue) = (96_064, 29_696);
         answer(case, |answer| (answer.not_consumed, answer.is_limited) = (Duration::ZERO, false));
     });
+}
 
+#[test]
+fn whom_the_peer_has_left_and_their_innocent_neighbours() {
+    use Cause::{AcceptQueue, Active, CloseWait, HalfClosed};
+    let receiver = |name, want, change: fn(&mut Case)| check(name, stalled_reader, want, Active, change);
     receiver("peer gone, data unread", CloseWait, |case| case.socket.state = TcpState::CloseWait);
-    receiver("leaked", CloseWait, |case| {
-        (case.socket.state, case.socket.rmem_alloc, case.socket.rqueue) = (TcpState::CloseWait, 832, 1);
+    let only_a_fin = |name, want, change: fn(&mut Case)| {
+        check(name, stalled_reader, want, Active, |case| {
+            (case.socket.state, case.socket.rmem_alloc, case.socket.rqueue) = (TcpState::CloseWait, 832, 1);
+            change(case);
+        });
+    };
+    only_a_fin("leaked", CloseWait, |case| case.history.answer = None);
+    only_a_fin("leaked, as tcp_info says", CloseWait, |_| {});
+    only_a_fin("peer half closed, still answered", Active, |case| {
+        answer(case, |answer| answer.not_acked = SHORT);
+    });
+    only_a_fin("peer half closed, its answer on its way", Active, |case| {
+        case.socket.wmem_queued = 1280;
         case.history.answer = None;
     });
-    receiver("peer gone a moment ago", Active, |case| {
-        (case.socket.state, case.socket.rmem_alloc, case.socket.rqueue) = (TcpState::CloseWait, 832, 1);
-        case.history.in_state = SHORT;
+    only_a_fin("peer gone a moment ago", Active, |case| case.history.in_state = SHORT);
+    receiver("peer gone with its last words, after a minute of listening", Active, |case| {
+        case.socket.state = TcpState::CloseWait;
+        (case.history.in_state, case.history.receiving) = (SHORT, SHORT);
     });
     receiver("peer gone, the rest is being read", Active, |case| {
         case.socket.state = TcpState::CloseWait;
@@ -195,6 +236,15 @@ fn senders_and_their_innocent_neighbours() {
             info.last_ack_received_ms = 200;
         });
     });
+    sender("probes that nobody answers", PathStalled, |case| {
+        info(case, |info| (info.probes, info.last_ack_received_ms) = (5, 60_000));
+    });
+    sender("probes that are answered, a minute apart", PeerNotReading, |case| {
+        info(case, |info| (info.probes, info.last_ack_received_ms) = (1, 60_000));
+    });
+    sender("the peer's memory is full, and drops what is repeated", PeerNotReading, |case| {
+        info(case, |info| (info.unacked, info.last_ack_received_ms) = (1, 60_000));
+    });
     sender("a kernel that does not tell snd_wnd", PeerNotReading, |case| {
         info(case, |info| info.send_window = None);
     });
@@ -215,7 +265,8 @@ proptest! {
         let elapsed = Duration::from_secs(seconds);
         case.history = History { in_state: elapsed, receiving: elapsed, sending: elapsed, answer: None };
         let found = judge(&case.socket, false, &case.history, T);
-        let is_leaked = case.socket.state == TcpState::CloseWait && rqueue <= 1 && elapsed >= T;
+        let is_leaked =
+            case.socket.state == TcpState::CloseWait && rqueue <= 1 && wmem == 0 && elapsed >= T;
         prop_assert_eq!(found.receive.cause, if is_leaked { Cause::CloseWait } else { Cause::Active });
         prop_assert_eq!(found.send.cause, Cause::Active);
     }

@@ -1,6 +1,7 @@
 //! One round of dumps: sockets stream by, each is counted for its owner at once or, where the owner has to be looked
 //! for, kept until it is found.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
@@ -242,18 +243,19 @@ impl<'a> Round<'a> {
 
     /// Asks tcp_info of the suspects and counts them.
     fn interrogate(&mut self, diag: &mut impl SockDiag, deadline: Instant) {
-        let mut suspects = std::mem::take(&mut self.suspects);
-        choose_first(&mut suspects);
-        let asked: Vec<Entry> = suspects.iter().take(SUSPECTS_MAX).map(|suspect| suspect.entry).collect();
-        self.counts.skipped += (suspects.len() - asked.len()) as u64;
-        let fates = if asked.is_empty() { Vec::new() } else { diag.ask(asked, deadline) };
+        let suspects = std::mem::take(&mut self.suspects);
+        let (asked, skipped) = choose(suspects, self.followed.room());
+        self.counts.skipped += skipped.len() as u64;
+        let entries: Vec<Entry> = asked.iter().map(|suspect| suspect.entry).collect();
+        let fates = if entries.is_empty() { Vec::new() } else { diag.ask(entries, deadline) };
         let fates = fates.into_iter().map(Some).chain(std::iter::repeat(None));
-        for (Suspect { entry, route, sighted }, fate) in suspects.into_iter().zip(fates) {
+        for (Suspect { entry, route, sighted }, fate) in asked.into_iter().chain(skipped).zip(fates) {
             let mut history = sighted.history;
             match fate {
                 Some(Fate::Answered(then, info)) => {
                     self.counts.answered += 1;
-                    history.answer = self.followed.answer(&then.socket, then.rcvbuf, info, self.clock.now);
+                    let answer = self.followed.answer(&then.socket, then.rcvbuf, info, self.clock.now);
+                    history.answer = Some(answer);
                 }
                 Some(Fate::Vanished) => self.counts.vanished += 1,
                 Some(Fate::TimedOut) => self.counts.timed_out += 1,
@@ -358,15 +360,23 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Puts those to be asked first.
-fn choose_first(suspects: &mut [Suspect]) {
-    if suspects.len() <= SUSPECTS_MAX {
-        return;
+/// Who is asked and who is not. At most `room` of them may be new.
+fn choose(mut suspects: Vec<Suspect>, mut room: usize) -> (Vec<Suspect>, Vec<Suspect>) {
+    if suspects.len() > SUSPECTS_MAX {
+        // Memory is what this is about.
+        suspects.sort_unstable_by_key(|suspect| Reverse(suspect.entry.socket.memory()));
+        let rest = &mut suspects[SUSPECTS_MAX / 2..];
+        rest.sort_by_key(|suspect| Reverse(suspect.sighted.answered.unwrap_or(Duration::MAX)));
     }
-    // Memory is what this is about.
-    suspects.sort_unstable_by_key(|suspect| std::cmp::Reverse(suspect.entry.socket.memory()));
-    let rest = &mut suspects[SUSPECTS_MAX / 2..];
-    rest.sort_by_key(|suspect| std::cmp::Reverse(suspect.sighted.answered.unwrap_or(Duration::MAX)));
+    let mut places = SUSPECTS_MAX;
+    suspects.into_iter().partition(|suspect| {
+        let is_new = usize::from(suspect.sighted.answered.is_none());
+        let is_asked = places > 0 && room >= is_new;
+        if is_asked {
+            (places, room) = (places - 1, room - is_new);
+        }
+        is_asked
+    })
 }
 
 fn owner(process: ProcessId, is_queued: bool) -> Owner {
@@ -401,20 +411,29 @@ mod tests {
 
     #[test]
     fn the_largest_are_asked_always_and_the_others_by_turns() {
-        let mut suspects: Vec<Suspect> = (0..3000_u32)
-            .map(|index| suspect(index.into(), 4096 + index, (index >= 100).then_some(u64::from(index % 7))))
-            .collect();
-        choose_first(&mut suspects);
+        let suspects = || -> Vec<Suspect> {
+            (0..3000_u32)
+                .map(|index| {
+                    suspect(index.into(), 4096 + index, (index >= 100).then_some(u64::from(index % 7)))
+                })
+                .collect()
+        };
         let cookies = |suspects: &[Suspect]| -> Vec<u64> {
             let mut cookies: Vec<u64> = suspects.iter().map(|suspect| suspect.entry.socket.cookie).collect();
             cookies.sort_unstable();
             cookies
         };
-        let (always, by_turns) = suspects[..SUSPECTS_MAX].split_at(SUSPECTS_MAX / 2);
+        let (asked, skipped) = choose(suspects(), 100);
+        assert_eq!((asked.len(), skipped.len()), (SUSPECTS_MAX, 3000 - SUSPECTS_MAX));
+        let (always, by_turns) = asked.split_at(SUSPECTS_MAX / 2);
         assert_eq!(cookies(always), (2500..3000).collect::<Vec<_>>());
         assert_eq!(cookies(&by_turns[..100]), (0..100).collect::<Vec<_>>(), "who never answered comes first");
         let waits = |suspect: &Suspect| suspect.sighted.answered.unwrap();
-        let left = suspects[SUSPECTS_MAX..].iter().map(waits).max().unwrap();
+        let left = skipped.iter().map(waits).max().unwrap();
         assert!(by_turns[100..].iter().all(|suspect| waits(suspect) >= left));
+
+        let (asked, _) = choose(suspects(), 30);
+        let new = asked.iter().filter(|suspect| suspect.sighted.answered.is_none()).count();
+        assert_eq!((asked.len(), new), (SUSPECTS_MAX, 30), "no more than can be remembered");
     }
 }
