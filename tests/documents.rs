@@ -2,13 +2,17 @@
 
 #[path = "support/metrics/golden.rs"]
 mod golden;
+#[path = "support/workloads.rs"]
+mod workloads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use skmem_exporter::config::settings::SETTINGS;
+use skmem_exporter::sample::Cause;
+use workloads::{CULPRITS, INNOCENTS, Workload};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -155,21 +159,39 @@ fn no_file_has_outgrown_its_room() {
     }
 }
 
-/// The rules stand in the code; the document shows the same table.
+/// The document with the table below `head` replaced.
+fn with_table(document: &str, head: &str, rows: &str) -> String {
+    let (before, rest) = document.split_once(head).expect("the head of a table");
+    let (_, after) = rest.split_once("\n\n").expect("text after the table");
+    format!("{before}{head}\n{rows}\n{after}")
+}
+
+/// The rules stand in the code and the workloads in a table of the tests; the document shows both.
 #[test]
-fn the_rules_of_causes_are_documented_as_they_are() {
+fn causes_are_documented_as_they_are_judged_and_proven() {
     let code = fs::read_to_string(Path::new(ROOT).join("src/cause.rs")).unwrap();
-    let table: String = code
-        .lines()
-        .filter_map(|line| line.strip_prefix("//! |"))
-        .fold(String::new(), |table, line| table + "|" + line + "\n");
-    let plain = ["FLOOR", "HOARD", "SMALL_SEGMENT", "LINGER_MS"].iter().fold(table, |table, name| {
+    let mut rules = code.lines().filter_map(|line| line.strip_prefix("//! |")).map(|line| format!("|{line}"));
+    let head = format!("{}\n{}", rules.next().unwrap(), rules.next().unwrap());
+    let rules = rules.fold(String::new(), |rules, line| rules + &line + "\n");
+    let rules = ["FLOOR", "HOARD", "SMALL_SEGMENT", "LINGER_MS"].iter().fold(rules, |rules, name| {
         let value = code.split(&format!("pub const {name}: ")).nth(1).expect("a constant of that name");
         let value = value.split(" = ").nth(1).and_then(|rest| rest.split(';').next()).expect("its value");
-        table.replace(&format!("[`{name}`]"), value)
+        rules.replace(&format!("[`{name}`]"), value)
     });
     let document = fs::read_to_string(Path::new(ROOT).join("docs/causes.md")).unwrap();
-    let (before, rest) = document.split_once("| cause |").expect("a table of causes");
-    let (_, after) = rest.split_once("\n\n").expect("text after the table");
-    golden::check("docs/causes.md", &format!("{before}{plain}\n{after}"));
+    let document = with_table(&document, &head, &rules);
+
+    let mut rows = String::new();
+    let said =
+        |cause: Option<Cause>| cause.map_or("no socket".to_owned(), |cause| format!("`{}`", cause.label()));
+    for Workload { name, program, peer, .. } in CULPRITS.iter().chain(INNOCENTS) {
+        let name = name.replace('_', " ");
+        let [program, peer] = [program, peer].map(|end| format!("{} | {}", end.does, said(end.said)));
+        writeln!(rows, "| {name} | {program} | {peer} |").unwrap();
+    }
+    let causes = CULPRITS.iter().flat_map(|workload| [workload.program.said, workload.peer.said]);
+    let causes: BTreeSet<_> = causes.flatten().map(Cause::label).collect();
+    assert_eq!(causes.len(), Cause::ALL.len(), "a cause that no program has");
+    let head = "| workload | the program | said of it | its peer | said of it |\n|---|---|---|---|---|";
+    golden::check("docs/causes.md", &with_table(&document, head, &rows));
 }

@@ -113,6 +113,11 @@ impl Actor {
         pids.map(|pid| Forked { pid }).collect()
     }
 
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Ends it at once, its sockets as they are.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Programs that must be there, and the Debian package of each.
-const TOOLS: [(&str, &str); 5] = [
+const TOOLS: [(&str, &str); 6] = [
     ("ip", "iproute2"),
     ("ss", "iproute2"),
+    ("tc", "iproute2"),
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),
     ("setpriv", "util-linux"),

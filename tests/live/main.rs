@@ -23,3 +23,4 @@ mod residual;
 mod scrape;
 mod states;
 mod threads;
+mod workloads;

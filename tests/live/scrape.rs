@@ -90,6 +90,12 @@ impl Scrape {
         self.find(&format!("skmem_process_{name}"), &[("pid", &pid.to_string())])
     }
 
+    /// Since when the process with this pid has a stalled socket, if it has one.
+    #[track_caller]
+    pub fn process_stall_start(&self, pid: u32) -> Option<f64> {
+        self.get("skmem_process_tcp_stall_start_timestamp_seconds", &[("pid", &pid.to_string())])
+    }
+
     /// The label `wanted` of the one series with these labels.
     pub fn label(&self, name: &str, labels: Labels<'_>, wanted: &str) -> Option<String> {
         let series = self.series.iter().find(|series| series.is(name, labels))?;

@@ -18,6 +18,7 @@ import time
 
 import private_table
 import stuck
+import workloads
 from meminfo import figures
 
 MPTCP = 262
@@ -253,6 +254,18 @@ def private_report():
     return private_table.report()
 
 
+def serve(workload):
+    return workloads.serve(workload)
+
+
+def visit(workload, address, port):
+    return workloads.visit(workload, address, port)
+
+
+def workload_names():
+    return list(workloads.WORKLOADS)
+
+
 def hold_lock(name):
     return stuck.hold_lock(SOCKETS[name])
 
@@ -263,8 +276,8 @@ def release_lock():
 
 OPERATIONS = [
     accept, accept_all, churn, churned, close, connect, drain, fill, fork, free_port, hold_lock, letter_box, listen,
-    pairs, post, private_connect, private_report, reap, receive, release_lock, rename, report, reset, send, shutdown,
-    stream, take,
+    pairs, post, private_connect, private_report, reap, receive, release_lock, rename, report, reset, send, serve,
+    shutdown, stream, take, visit, workload_names,
 ]  # fmt: skip
 
 
