@@ -8,8 +8,8 @@
 //! | `close_wait` | CLOSE_WAIT with a file | at most the FIN is unread, and nothing has been sent, for `T`; or payload is unread and consumption has not moved for `T` | the application has been told that the peer is gone |
 //! | `half_closed` | FIN_WAIT2 with a file, payload and [`FLOOR`] bytes of memory for `T` | consumption has not moved for `T` | shutdown(), then nobody read on |
 //! | `not_reading` | payload and [`FLOOR`] bytes of memory for `T` | consumption has not moved for `T` | recv() moves it, MSG_PEEK does not |
-//! | `out_of_order` | memory [`HOARD`] times the payload, [`FLOOR`] bytes for `T` | segments arrived out of order, and for `T` less in order than 1/[`HOARD`] of the memory | the queue of readable data is short, the rest is behind a hole |
 //! | `small_segments` | memory [`HOARD`] times the payload, [`FLOOR`] bytes for `T` | mean segment below [`SMALL_SEGMENT`] bytes, and some of the payload has been unread for `T` | each segment costs a buffer of its own |
+//! | `out_of_order` | memory [`HOARD`] times the payload, [`FLOOR`] bytes for `T` | segments arrived out of order, and for `T` less in order than 1/[`HOARD`] of the memory | the queue of readable data is short, the rest is behind a hole |
 //! | `slow_reading` | payload and [`FLOOR`] bytes of memory for `T` | twice in a row window or buffer is the limit, and more is unread than is read in [`LINGER_MS`] ms | the sender could send more, the reader does not keep up |
 //! | `peer_not_reading` | send memory of [`FLOOR`] bytes for `T` | nothing acknowledged for `T`, the peer's window is closed, and it answers | its application does not read |
 //! | `path_stalled` | send memory of [`FLOOR`] bytes for `T` | nothing acknowledged for `T`, retransmissions or window probes, no ack for `T` | the peer or the path is dead |
@@ -161,18 +161,20 @@ fn judge_receiving(socket: &Socket, history: &History, stall_after: Duration) ->
         return Verdict::new(cause, unread);
     }
     let info = &answer.info;
-    let (cause, since) =
-        if is_hoard(socket) && info.out_of_order_segments.is_some_and(|segments| segments > 0) {
-            (Cause::OutOfOrder, answer.not_filled)
-        } else if is_hoard(socket) && mean_segment(info).is_some_and(|bytes| bytes < SMALL_SEGMENT) {
-            (Cause::SmallSegments, answer.lying)
-        } else if has_payload && answer.is_limited {
-            // Until it has been watched for as long, it may not be reading at all.
-            (Cause::SlowReading, answer.watched)
-        } else {
-            return Verdict::ACTIVE;
-        };
-    lasting(cause, history.receiving.min(since), stall_after)
+    let is_small = mean_segment(info).is_some_and(|bytes| bytes < SMALL_SEGMENT);
+    let has_had_holes = info.out_of_order_segments.is_some_and(|segments| segments > 0);
+    let rest = [
+        // Before holes, of which any connection may have had one at some time.
+        (is_hoard(socket) && is_small, Cause::SmallSegments, answer.lying),
+        (is_hoard(socket) && has_had_holes, Cause::OutOfOrder, answer.not_filled),
+        // Until it has been watched for as long, it may not be reading at all.
+        (has_payload && answer.is_limited, Cause::SlowReading, answer.watched),
+    ];
+    rest.into_iter()
+        .filter(|(is_so, ..)| *is_so)
+        .map(|(_, cause, since)| lasting(cause, history.receiving.min(since), stall_after))
+        .find(|verdict| verdict.cause != Cause::Active)
+        .unwrap_or(Verdict::ACTIVE)
 }
 
 /// Whether the receive memory is a multiple of the payload in it.

@@ -156,6 +156,18 @@ fn hoards_and_their_innocent_neighbours() {
         answer(case, |answer| answer.not_consumed = Duration::ZERO);
         info(case, |info| info.data_segments_in = Some(1_000_000));
     });
+    receiver("single bytes, one of them late long ago", SmallSegments, |case| {
+        case.socket.rqueue = 20_000;
+        answer(case, |answer| answer.not_consumed = Duration::ZERO);
+        info(case, |info| (info.data_segments_in, info.out_of_order_segments) = (Some(1_000_000), Some(1)));
+    });
+    receiver("single bytes behind a hole", OutOfOrder, |case| {
+        case.socket.rqueue = 0;
+        answer(case, |answer| (answer.not_consumed, answer.lying) = (LONG, Duration::ZERO));
+        info(case, |info| {
+            (info.data_segments_in, info.out_of_order_segments) = (Some(1_000_000), Some(3000));
+        });
+    });
     receiver("single bytes, read as they come", Active, |case| {
         case.socket.rqueue = 20_000;
         answer(case, |answer| {

@@ -86,7 +86,8 @@ def leave_holes_and_fill_them(address, port):
 
 
 def send_small_segments(address, port):
+    """The first of them late, as may happen on any path."""
     connection = Connection(address, port)
-    for at in range(0, 10_000, 100):
+    for at in [100, 0, *range(200, 10_000, 100)]:
         connection.send(at, b"x" * 100)
     connection.stay()

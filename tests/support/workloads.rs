@@ -106,7 +106,7 @@ pub const CULPRITS: &[Workload] = &[
         name: "hoards_small_segments",
         place: Place::Tun,
         program: end("reads 10 bytes every 100 ms", Cause::SmallSegments, 50_000),
-        peer: gone("sends 10 kB in segments of 100 bytes"),
+        peer: gone("sends 10 kB in segments of 100 bytes, the first one late"),
     },
     Workload {
         name: "loses_its_path",
