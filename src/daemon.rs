@@ -105,6 +105,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         row_min_memory: config.process_min_memory,
         rows_max: config.process_max,
         stall_after: config.stall_after,
+        reads_ahead: false,
         deadline: SAMPLE_DEADLINE,
     });
     // Dropping `stop` ends the loop; it is not waited for, because a sample may take longer than we may take to end.

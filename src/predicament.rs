@@ -27,9 +27,9 @@ use serde::{Deserialize, Serialize};
 /// costs up to some percent.
 pub const QUIET: f64 = 0.05;
 
-/// How long no thread may have run until all of them waiting for locks is a deadlock. Seconds. Waits with a timeout
-/// mostly have one of some seconds at most.
-pub const STILL_SECONDS: f64 = 10.0;
+/// How long no thread may have run until all of them waiting for locks is a deadlock. Seconds. Waits with a timeout mostly
+/// have one of a second or so; and whoever is asked about has let data lie for longer already.
+pub const STILL_SECONDS: f64 = 5.0;
 
 /// Share of one CPU from which on a thread spins.
 pub const SPINNING: f64 = 0.9;

@@ -35,6 +35,7 @@ pub fn kernel() -> Result<Kernel> {
         row_min_memory: process_min_memory,
         rows_max: process_max,
         stall_after: Duration::from_secs(30),
+        reads_ahead: false,
         deadline: SAMPLE_DEADLINE,
     }))
 }

@@ -33,7 +33,6 @@ use crate::sample::{
     HostFigures, NamespaceCounts, OwnerClass, Sample, Source, Stage, StageDurations, SuspectCounts, TcpState,
     Unowned,
 };
-use cgroups::Cgroups;
 use diag::{Netlink, Query, SockDiag};
 use error::Error;
 use host::{HostCounters, NamespaceFigures};
@@ -60,6 +59,9 @@ pub struct Scope<'a> {
     pub rows_max: usize,
     /// From when on a socket that does not move counts as stalled.
     pub stall_after: Duration,
+    /// Whether to read what processes do before their sockets have stood still for that long: for a watch that is too
+    /// short to read it twice afterwards.
+    pub reads_ahead: bool,
     /// How long a sample may take before it is given up.
     pub deadline: Duration,
 }
@@ -118,13 +120,7 @@ impl<D: SockDiag> Kernel<D> {
             mptcp: mptcp_queries(&root),
             owners: Owners::new(root.clone()),
             followed: Followed::default(),
-            rows: Rows::new(
-                root.clone(),
-                Cgroups::new(scope.cgroupfs),
-                page_size,
-                scope.row_min_memory,
-                scope.rows_max,
-            ),
+            rows: Rows::new(root.clone(), page_size, scope),
             root,
             all_namespaces: scope.all_namespaces,
             deadline: scope.deadline,

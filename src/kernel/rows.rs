@@ -2,33 +2,46 @@
 
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
+use super::Scope;
+use super::activity::ActivityReader;
 use super::cgroups::Cgroups;
 use super::outcome::Outcomes;
 use super::owners::Owners;
 use super::proc_root::ProcRoot;
 use super::process;
 use crate::account::{Account, Holder, ProcessId};
-use crate::finding::has_finding;
+use crate::finding::{MEMORY_FLOOR, has_finding};
+use crate::predicament::Activity;
 use crate::sample::{CgroupRow, OTHER, ProcessName, ProcessRow, SocketSums, Source, Worst};
 use crate::select::{Candidate, Selection};
 use crate::worst::WorstOf;
+
+/// Processes read for what they do in one sample, largest first: each costs 0.1 ms, one with hundreds of threads some 10.
+const ACTIVITIES_MAX: usize = 10;
 
 /// Rows of the samples before, and where names are read.
 #[derive(Debug)]
 pub struct Rows {
     root: ProcRoot,
     cgroups: Cgroups,
+    activities: ActivityReader,
+    reads_ahead: bool,
     page_size: u64,
     process_selection: Selection<ProcessId>,
     cgroup_selection: Selection<u64>,
 }
 
 impl Rows {
-    /// Rows for whatever holds at least `min_memory` bytes, at most `limit` of each kind.
-    pub fn new(root: ProcRoot, cgroups: Cgroups, page_size: u64, min_memory: u64, limit: usize) -> Self {
+    /// Rows as `scope` wants them.
+    pub fn new(root: ProcRoot, page_size: u64, scope: &Scope<'_>) -> Self {
+        let (min_memory, limit) = (scope.row_min_memory, scope.rows_max);
         Self {
+            cgroups: Cgroups::new(scope.cgroupfs),
+            activities: ActivityReader::new(root.clone(), scope.cgroupfs),
+            reads_ahead: scope.reads_ahead,
             root,
-            cgroups,
             page_size,
             process_selection: Selection::new(min_memory, limit),
             cgroup_selection: Selection::new(min_memory, limit),
@@ -58,6 +71,7 @@ impl Rows {
         });
         let idle = idle.into_iter().map(|key| Candidate { key, memory: 0, must_show: false });
         let chosen = self.process_selection.choose(candidates.chain(idle), now);
+        let mut activities = self.activities(&chosen.keys, account, worst, owners, now);
         let mut left = account.processes.clone();
         let mut rows: Vec<ProcessRow> = Vec::with_capacity(chosen.keys.len() + 1);
         for id in chosen.keys {
@@ -71,14 +85,16 @@ impl Rows {
                 continue;
             }
             let sums = left.remove(&id).unwrap_or_default();
+            let worst = worst.take(Holder::Process(id));
+            let activity = activities.remove(&id).filter(|_| has_finding(&sums, &worst));
             rows.push(ProcessRow {
                 name: ProcessName::One { pid, comm },
                 stall_start: stall_start(&sums, timestamp),
                 sums,
                 resident_memory,
                 info,
-                worst: worst.take(Holder::Process(id)),
-                activity: None,
+                worst,
+                activity,
             });
         }
         let mut others = SocketSums::default();
@@ -93,6 +109,26 @@ impl Rows {
             activity: None,
         });
         (rows, chosen.truncated)
+    }
+
+    /// What those do whose sockets stand still, as far as they can be read.
+    fn activities(
+        &mut self,
+        shown: &[ProcessId],
+        account: &Account,
+        worst: &WorstOf,
+        owners: &Owners,
+        now: Duration,
+    ) -> HashMap<ProcessId, Activity> {
+        let is_read = |id: &ProcessId| {
+            account.processes.get(id).is_some_and(|sums| {
+                (self.reads_ahead && sums.memory >= MEMORY_FLOOR)
+                    || has_finding(sums, worst.of(Holder::Process(*id)))
+            })
+        };
+        let pids = shown.iter().copied().filter(is_read).filter_map(|id| Some((id, owners.pid(id)?)));
+        let pids: Vec<(ProcessId, u32)> = pids.take(ACTIVITIES_MAX).collect();
+        self.activities.read(&pids, now)
     }
 
     /// Rows of cgroups, largest first, the rest last; none where there is no cgroup2.

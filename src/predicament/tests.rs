@@ -109,7 +109,7 @@ fn a_deadlock_needs_every_thread_and_no_movement() {
     let deadlock = still(&[asleep(2, "futex_do_wait")]);
     // A condition variable with a timeout wakes up, if only for microseconds.
     check(&quiet(&[asleep(2, "futex_do_wait")]), Predicament::Working);
-    check(&Activity { still_seconds: Some(9.9), ..deadlock.clone() }, Predicament::Unknown);
+    check(&Activity { still_seconds: Some(4.9), ..deadlock.clone() }, Predicament::Unknown);
     check(&Activity { still_seconds: None, cpu_share: None, ..deadlock.clone() }, Predicament::Unknown);
     check(&Activity { threads_not_read: 1, ..deadlock }, Predicament::Unknown);
     // An idle runtime of Go or Java, a pool behind an event loop.

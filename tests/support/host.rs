@@ -57,6 +57,7 @@ pub fn readings() -> [Reading; 2] {
         row_min_memory: 8192,
         rows_max: 50,
         stall_after: Duration::from_secs(30),
+        reads_ahead: false,
         deadline: Duration::from_mins(1),
     };
     let mut kernel = Kernel::with_diag(&scope, Recorded);
