@@ -21,22 +21,30 @@ use crate::tcp_info::TcpInfo;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Moment(NonZeroU32);
 
-impl Moment {
-    const PER_SECOND: u128 = 10;
+/// The present, microseconds.
+#[derive(Debug, Clone, Copy)]
+struct Now(u64);
 
-    fn at(now: Duration) -> Self {
-        let tenths = now.as_millis() * Self::PER_SECOND / 1000;
-        Self(NonZeroU32::MIN.saturating_add(u32::try_from(tenths).unwrap_or(u32::MAX)))
+impl Now {
+    fn new(now: Duration) -> Self {
+        Self(now.as_secs() * 1_000_000 + u64::from(now.subsec_micros()))
+    }
+}
+
+impl Moment {
+    /// A tenth of a second, microseconds.
+    const TENTH: u64 = 100_000;
+
+    fn at(now: Now) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(u32::try_from(now.0 / Self::TENTH).unwrap_or(u32::MAX)))
     }
 
     /// How long ago it was; zero if it is now. Two calls differ by exactly what has passed between them, so that what is
     /// counted back from a clock stands still.
-    fn ago(self, now: Duration) -> Duration {
-        if self == Self::at(now) {
-            return Duration::ZERO;
-        }
-        let since = Duration::from_millis(u64::from(self.0.get() - 1) * 100);
-        now.saturating_sub(since)
+    fn ago(self, now: Now) -> Duration {
+        let ago = now.0.saturating_sub(u64::from(self.0.get() - 1) * Self::TENTH);
+        // Samples are farther apart.
+        if ago < Self::TENTH { Duration::ZERO } else { Duration::from_micros(ago) }
     }
 }
 
@@ -49,12 +57,12 @@ struct Still {
 }
 
 impl Still {
-    fn new(value: u64, now: Duration) -> Self {
+    fn new(value: u64, now: Now) -> Self {
         Self { value: low_half(value), since: Moment::at(now) }
     }
 
     /// How long the number, which is `value` now, has been the same but for `slack`, given what was known before.
-    fn update(known: &mut Option<Self>, value: Option<u64>, slack: u64, now: Duration) -> Duration {
+    fn update(known: &mut Option<Self>, value: Option<u64>, slack: u64, now: Now) -> Duration {
         let still = known.filter(|still| value.is_some_and(|value| u64::from(still.growth(value)) <= slack));
         *known = still.or(value.map(|value| Self::new(value, now)));
         still.map_or(Duration::ZERO, |still| still.since.ago(now))
@@ -108,9 +116,9 @@ struct Answers {
     is_shown: bool,
 }
 
-/// Suspects whose answers are remembered. Beyond them nobody new is asked: they would take more than 8 MiB, and asking all of
-/// them once takes 200 samples already.
-const ANSWERS_MAX: usize = 100_000;
+/// Suspects whose answers are remembered, in 4 MiB. Beyond them nobody new is asked: it takes half an hour already to ask
+/// all of them twice at the default interval.
+const ANSWERS_MAX: usize = 50_000;
 
 /// What following a socket has shown so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +174,7 @@ impl Followed {
         if !(receives || sends || may_leak) || socket.state == TcpState::Listen {
             return None;
         }
+        let now = Now::new(now);
         let moment = Moment::at(now);
         let fresh = Track {
             in_state_since: moment,
@@ -209,6 +218,7 @@ impl Followed {
 
     /// Takes note of what tcp_info says of a socket sighted in this sample, with the memory the same answer shows.
     pub fn answer(&mut self, socket: &Socket, rcvbuf: u32, info: TcpInfo, now: Duration) -> Answer {
+        let now = Now::new(now);
         let moment = Moment::at(now);
         let known = self.here.answers.len();
         let answers = self.here.answers.entry(socket.cookie).or_insert(Answers {
@@ -294,7 +304,7 @@ impl Tracks {
 impl Answers {
     /// The verdicts of the newest answer, if the queues have not changed since: whoever reads or is acknowledged changes
     /// them, unless as much comes in its place.
-    fn standing(&self, socket: &Socket, history: &History, now: Duration) -> Option<Verdicts> {
+    fn standing(&self, socket: &Socket, history: &History, now: Now) -> Option<Verdicts> {
         let is_stalled = self.receive != Cause::Active || self.send != Cause::Active;
         if !is_stalled || (socket.rqueue, socket.wqueue) != (self.rqueue, self.wqueue) {
             return None;

@@ -20,6 +20,7 @@ pub mod sample;
 pub mod sampler;
 pub mod select;
 pub mod series;
+pub mod shortlist;
 pub mod socket;
 pub mod tcp_info;
 pub mod worst;

@@ -12,6 +12,7 @@ mod child;
 mod daemon;
 mod figures;
 mod floor;
+mod follow;
 mod load;
 mod machine;
 mod neighbours;

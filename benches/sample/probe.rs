@@ -6,6 +6,7 @@ use skmem_exporter::kernel::diag::Netlink;
 use crate::Result;
 use crate::child::{self, Child};
 use crate::figures::{Measured, Seen, measure};
+use crate::follow::{Following, Suspects};
 use crate::{floor, ours, proto};
 
 /// Kinds of work.
@@ -23,6 +24,10 @@ pub enum Kind {
     ProtoSlim,
     /// Whole samples, one after another.
     Sample,
+    /// Following sockets and nothing else.
+    Following,
+    /// Asking suspects and nothing else.
+    Suspects,
 }
 
 /// The role: does the work once for every order.
@@ -48,6 +53,14 @@ pub fn serve(kind: Kind) -> Result<()> {
         Kind::Sample => {
             let mut kernel = ours::kernel()?;
             Box::new(move || ours::sample(&mut kernel))
+        }
+        Kind::Following => {
+            let mut following = Following::default();
+            Box::new(move || Ok(following.round()))
+        }
+        Kind::Suspects => {
+            let mut suspects = Suspects::find()?;
+            Box::new(move || suspects.ask())
         }
     };
     child::serve(|_| measure(&mut work))

@@ -34,6 +34,10 @@ pub enum Work {
     Steady,
     /// Sample with 1 % of the sockets replaced since the one before.
     Replaced,
+    /// Following every socket, as a part of a sample.
+    Following,
+    /// Asking 1,000 suspects, as a part of a sample.
+    Suspects,
     /// Our receive loop and decoder alone.
     ReceiveLoop,
     /// netlink-proto, slim messages.
@@ -50,12 +54,14 @@ pub enum Work {
 
 impl Work {
     /// All of it.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::BareDump,
         Self::FdWalk,
         Self::Cold,
         Self::Steady,
         Self::Replaced,
+        Self::Following,
+        Self::Suspects,
         Self::ReceiveLoop,
         Self::ProtoSlim,
         Self::ProtoFull,
@@ -72,6 +78,8 @@ impl Work {
             Self::Cold => "our sample, cold",
             Self::Steady => "our sample, nothing changed",
             Self::Replaced => "our sample, 1 % of the sockets replaced",
+            Self::Following => "of it: following 200,000 suspects",
+            Self::Suspects => "of it: asking 1,000 suspects",
             Self::ReceiveLoop => "our receive loop and decoder alone",
             Self::ProtoSlim => "netlink-proto, slim message type",
             Self::ProtoFull => "netlink-proto, netlink-packet-sock-diag",
@@ -168,6 +176,7 @@ fn measure(sockets: u64, options: &Options) -> Result<Size> {
     }
     eprintln!("{sockets} sockets: {LONG_RUN} samples");
     let long_run = bench.long_run()?;
+    measure_causes(&mut bench.runs, options.repetitions)?;
     let mut runs = bench.runs;
     if !options.without_neighbours {
         eprintln!("{sockets} sockets: neighbours");
@@ -183,6 +192,22 @@ fn measure(sockets: u64, options: &Options) -> Result<Size> {
         long_run,
         daemon,
     })
+}
+
+/// The parts of a sample that tell causes, each in a process of its own, beside the same load.
+fn measure_causes(runs: &mut [Runs], repetitions: u16) -> Result<()> {
+    let mut following = Probe::start(Kind::Following)?;
+    let mut suspects = Probe::start(Kind::Suspects)?;
+    // The first makes tracks, the second remembers answers; from the third on it is as it stays.
+    for _ in 0..2 {
+        following.measure()?;
+        suspects.measure()?;
+    }
+    for _ in 0..repetitions {
+        runs[Work::Following as usize].push(following.measure()?);
+        runs[Work::Suspects as usize].push(suspects.measure()?);
+    }
+    Ok(())
 }
 
 fn measure_neighbours(runs: &mut [Runs], repetitions: u16) -> Result<()> {

@@ -172,9 +172,13 @@ fn a_followed_socket_costs_little() {
 
 #[test]
 fn moments_are_exact_in_their_differences() {
-    let began = Moment::at(Duration::from_millis(1_234));
-    assert_eq!(began.ago(Duration::from_millis(1_234)), Duration::ZERO);
-    let ago = |millis| began.ago(Duration::from_millis(millis));
-    assert_eq!(ago(16_234), ago(6_234) + at(10));
-    assert_eq!(ago(6_234), Duration::from_millis(5_034), "since the tenth of a second it fell into");
+    let now = |millis| Now::new(Duration::from_millis(millis));
+    let began = Moment::at(now(1_234));
+    assert_eq!(began.ago(now(1_234)), Duration::ZERO);
+    assert_eq!(began.ago(now(16_234)), began.ago(now(6_234)) + at(10));
+    assert_eq!(
+        began.ago(now(6_234)),
+        Duration::from_millis(5_034),
+        "since the tenth of a second it fell into"
+    );
 }

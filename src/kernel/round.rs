@@ -1,7 +1,6 @@
 //! One round of dumps: sockets stream by, each is counted for its owner at once or, where the owner has to be looked
 //! for, kept until it is found.
 
-use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
@@ -10,9 +9,10 @@ use super::diag::{Entry, Fate, Query, SockDiag};
 use super::error::Error;
 use super::owners::{Lookup, Owners, Sighting};
 use crate::account::{Account, Owner, ProcessId};
-use crate::cause::{Verdicts, judge};
+use crate::cause::{Answer, History, Verdicts, judge};
 use crate::follow::{Followed, Sighted};
 use crate::sample::{Connection, ListenerQueue, Reason, SuspectCounts, TcpState};
+use crate::shortlist::{Claim, Shortlist};
 use crate::socket::{Listeners, Route, Socket};
 use crate::tcp_info::TcpInfo;
 use crate::worst::{WorstOf, is_worth_keeping, leading};
@@ -21,9 +21,8 @@ use crate::worst::{WorstOf, is_worth_keeping, leading};
 /// connections, whose owners are mostly gone before they can be found, does not pay for them.
 const SEARCH_SHARE: u32 = 4;
 
-/// Suspects asked in one namespace and sample: with starting a child that is some 20 ms. One half goes to those that hold
-/// most, the other to those that have not answered for longest, so that everybody has his turn. Who is not asked is
-/// skipped, and keeps his verdict while it stands.
+/// Suspects asked in one namespace and sample: with starting a child that is some 20 ms. Who is not asked is skipped, and
+/// keeps his verdict while it stands.
 const SUSPECTS_MAX: usize = 1000;
 
 /// Sockets looked up in a row. Each lookup misses the CPU's cache; a row of them misses together.
@@ -63,12 +62,12 @@ pub struct Round<'a> {
     /// one can move between hash tables during a dump and be shown twice.
     cookies: HashSet<u64>,
     /// Sockets of the namespace being dumped that tcp_info is to be asked of.
-    suspects: Vec<Suspect>,
+    suspects: Shortlist<Suspect>,
     pending: Vec<Pending>,
 }
 
 /// A socket that holds something for longer than one sample.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Suspect {
     entry: Entry,
     route: Route,
@@ -136,7 +135,7 @@ impl<'a> Round<'a> {
             listeners: Listeners::default(),
             batch: Vec::with_capacity(BATCH),
             cookies: HashSet::new(),
-            suspects: Vec::new(),
+            suspects: Shortlist::new(0, 0),
             pending: Vec::new(),
         }
     }
@@ -157,7 +156,7 @@ impl<'a> Round<'a> {
         self.listeners.clear();
         self.cookies.clear();
         // A dump that failed has left these behind.
-        self.suspects.clear();
+        self.suspects = Shortlist::new(SUSPECTS_MAX, self.followed.room());
         self.batch.clear();
         match inuse {
             Some(0) => return Ok(0),
@@ -232,7 +231,11 @@ impl<'a> Round<'a> {
             if socket.is_mptcp { None } else { self.followed.sight(socket, is_queued, self.clock.now) };
         let verdicts = match sighted {
             Some(sighted @ Sighted { is_suspect: true, .. }) => {
-                self.suspects.push(Suspect { entry, route, sighted });
+                let claim = Claim { memory: socket.memory(), chosen_ago: sighted.answered };
+                if let Some(out) = self.suspects.offer(claim, Suspect { entry, route, sighted }) {
+                    self.counts.skipped += 1;
+                    self.conclude(&out, None);
+                }
                 return;
             }
             Some(Sighted { history, .. }) => judge(socket, is_queued, &history, self.clock.stall_after),
@@ -243,41 +246,55 @@ impl<'a> Round<'a> {
 
     /// Asks tcp_info of the suspects and counts them.
     fn interrogate(&mut self, diag: &mut impl SockDiag, deadline: Instant) {
-        let suspects = std::mem::take(&mut self.suspects);
-        let (asked, skipped) = choose(suspects, self.followed.room());
-        self.counts.skipped += skipped.len() as u64;
-        let entries: Vec<Entry> = asked.iter().map(|suspect| suspect.entry).collect();
-        let fates = if entries.is_empty() { Vec::new() } else { diag.ask(entries, deadline) };
+        let suspects = std::mem::replace(&mut self.suspects, Shortlist::new(0, 0)).into_chosen();
+        if suspects.is_empty() {
+            return;
+        }
+        let entries: Vec<Entry> = suspects.iter().map(|suspect| suspect.entry).collect();
+        let fates = diag.ask(entries, deadline);
         let fates = fates.into_iter().map(Some).chain(std::iter::repeat(None));
-        for (Suspect { entry, route, sighted }, fate) in asked.into_iter().chain(skipped).zip(fates) {
-            let mut history = sighted.history;
-            match fate {
+        for (suspect, fate) in suspects.into_iter().zip(fates) {
+            let answer = match fate {
                 Some(Fate::Answered(then, info)) => {
                     self.counts.answered += 1;
-                    let answer = self.followed.answer(&then.socket, then.rcvbuf, info, self.clock.now);
-                    history.answer = Some(answer);
+                    Some(self.followed.answer(&then.socket, then.rcvbuf, info, self.clock.now))
                 }
-                Some(Fate::Vanished) => self.counts.vanished += 1,
-                Some(Fate::TimedOut) => self.counts.timed_out += 1,
-                Some(Fate::Skipped) => self.counts.skipped += 1,
-                Some(Fate::Failed) => self.counts.failed += 1,
-                None => {}
-            }
-            let is_queued = matches!(route, Route::Queued(_));
-            let judged = judge(&entry.socket, is_queued, &history, self.clock.stall_after);
-            let verdicts = match history.answer {
-                Some(_) => {
-                    self.followed.judged(&entry.socket, &judged);
-                    judged
+                Some(Fate::Vanished) => {
+                    self.counts.vanished += 1;
+                    None
                 }
-                None => sighted.standing.unwrap_or(judged),
+                Some(Fate::TimedOut) => {
+                    self.counts.timed_out += 1;
+                    None
+                }
+                Some(Fate::Skipped) => {
+                    self.counts.skipped += 1;
+                    None
+                }
+                Some(Fate::Failed) | None => {
+                    self.counts.failed += 1;
+                    None
+                }
             };
-            let has_lasted = history.receiving.max(history.sending) >= self.clock.stall_after;
-            if history.answer.is_none() && sighted.answered.is_none() && has_lasted {
-                self.unasked += 1;
-            }
-            self.count(&entry, route, verdicts, history.answer.map(|answer| answer.info));
+            self.conclude(&suspect, answer);
         }
+    }
+
+    /// Judges a suspect by its answer, or by what stands of earlier ones, and counts it.
+    fn conclude(&mut self, suspect: &Suspect, answer: Option<Answer>) {
+        let Suspect { entry, route, sighted } = *suspect;
+        let history = History { answer, ..sighted.history };
+        let is_queued = matches!(route, Route::Queued(_));
+        let judged = judge(&entry.socket, is_queued, &history, self.clock.stall_after);
+        let verdicts = if answer.is_some() {
+            self.followed.judged(&entry.socket, &judged);
+            judged
+        } else {
+            let has_lasted = history.receiving.max(history.sending) >= self.clock.stall_after;
+            self.unasked += u64::from(sighted.answered.is_none() && has_lasted);
+            sighted.standing.unwrap_or(judged)
+        };
+        self.count(&entry, route, verdicts, answer.map(|answer| answer.info));
     }
 
     fn count(&mut self, entry: &Entry, route: Route, verdicts: Verdicts, info: Option<TcpInfo>) {
@@ -360,80 +377,6 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Who is asked and who is not. At most `room` of them may be new.
-fn choose(mut suspects: Vec<Suspect>, mut room: usize) -> (Vec<Suspect>, Vec<Suspect>) {
-    if suspects.len() > SUSPECTS_MAX {
-        // Memory is what this is about.
-        suspects.sort_unstable_by_key(|suspect| Reverse(suspect.entry.socket.memory()));
-        let rest = &mut suspects[SUSPECTS_MAX / 2..];
-        rest.sort_by_key(|suspect| Reverse(suspect.sighted.answered.unwrap_or(Duration::MAX)));
-    }
-    let mut places = SUSPECTS_MAX;
-    suspects.into_iter().partition(|suspect| {
-        let is_new = usize::from(suspect.sighted.answered.is_none());
-        let is_asked = places > 0 && room >= is_new;
-        if is_asked {
-            (places, room) = (places - 1, room - is_new);
-        }
-        is_asked
-    })
-}
-
 fn owner(process: ProcessId, is_queued: bool) -> Owner {
     if is_queued { Owner::AcceptQueue(process) } else { Owner::Process(process) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cause::History;
-    use crate::socket::{LocalEnd, RemoteEnd};
-
-    fn suspect(cookie: u64, rmem_alloc: u32, answered: Option<u64>) -> Suspect {
-        let socket = Socket {
-            cookie,
-            cgroup: 0,
-            inode: 1,
-            rmem_alloc,
-            wmem_queued: 0,
-            forward_alloc: 0,
-            rqueue: 1,
-            wqueue: 0,
-            state: TcpState::Established,
-            is_mptcp: false,
-        };
-        let local = LocalEnd { family: 2, port: 80, interface: 0, address: [0; 16] };
-        let entry = Entry { socket, local, remote: RemoteEnd::default(), rcvbuf: 0 };
-        let answered = answered.map(Duration::from_secs);
-        let sighted = Sighted { history: History::default(), is_suspect: true, answered, standing: None };
-        Suspect { entry, route: Route::Orphan, sighted }
-    }
-
-    #[test]
-    fn the_largest_are_asked_always_and_the_others_by_turns() {
-        let suspects = || -> Vec<Suspect> {
-            (0..3000_u32)
-                .map(|index| {
-                    suspect(index.into(), 4096 + index, (index >= 100).then_some(u64::from(index % 7)))
-                })
-                .collect()
-        };
-        let cookies = |suspects: &[Suspect]| -> Vec<u64> {
-            let mut cookies: Vec<u64> = suspects.iter().map(|suspect| suspect.entry.socket.cookie).collect();
-            cookies.sort_unstable();
-            cookies
-        };
-        let (asked, skipped) = choose(suspects(), 100);
-        assert_eq!((asked.len(), skipped.len()), (SUSPECTS_MAX, 3000 - SUSPECTS_MAX));
-        let (always, by_turns) = asked.split_at(SUSPECTS_MAX / 2);
-        assert_eq!(cookies(always), (2500..3000).collect::<Vec<_>>());
-        assert_eq!(cookies(&by_turns[..100]), (0..100).collect::<Vec<_>>(), "who never answered comes first");
-        let waits = |suspect: &Suspect| suspect.sighted.answered.unwrap();
-        let left = skipped.iter().map(waits).max().unwrap();
-        assert!(by_turns[100..].iter().all(|suspect| waits(suspect) >= left));
-
-        let (asked, _) = choose(suspects(), 30);
-        let new = asked.iter().filter(|suspect| suspect.sighted.answered.is_none()).count();
-        assert_eq!((asked.len(), new), (SUSPECTS_MAX, 30), "no more than can be remembered");
-    }
 }
