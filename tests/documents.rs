@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use skmem_exporter::config::settings::SETTINGS;
 use skmem_exporter::sample::Cause;
+use skmem_exporter::sample::FindingKind;
 use workloads::{CULPRITS, INNOCENTS, Workload};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -196,4 +197,18 @@ fn causes_are_documented_as_they_are_judged_and_proven() {
     assert_eq!(causes.len(), Cause::ALL.len(), "a cause that no program has");
     let head = "| workload | the program | said of it | its peer | said of it |\n|---|---|---|---|---|";
     golden::check("docs/causes.md", &with_table(&document, head, &rows));
+}
+
+/// The tables of findings have each kind once, and nothing else.
+#[test]
+fn every_finding_is_explained() {
+    let text = fs::read_to_string(Path::new(ROOT).join("docs/findings.md")).unwrap();
+    let mut told: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(label, _)| label))
+        .collect();
+    let mut kinds = FindingKind::ALL.map(FindingKind::label);
+    told.sort_unstable();
+    kinds.sort_unstable();
+    assert_eq!(told, kinds);
 }
