@@ -5,7 +5,7 @@
 //! read. Here the deadline depends on the phase, and any read or write that would wait beyond it fails.
 
 use super::limits::Limits;
-use super::routes::ScrapePermit;
+use super::routes::Permit;
 use axum::body::{Body, Bytes};
 use hyper::body::{Frame, SizeHint};
 use std::io;
@@ -47,7 +47,7 @@ struct State {
     ahead: bool,
     stopping: bool,
     expired: bool,
-    permits: Vec<ScrapePermit>,
+    permits: Vec<Permit>,
 }
 
 impl Activity {
@@ -138,7 +138,7 @@ pub(super) struct InFlight(Arc<Activity>);
 
 impl InFlight {
     /// Keeps `permit` until the answer is out.
-    pub(super) fn hold(&self, permit: ScrapePermit) {
+    pub(super) fn hold(&self, permit: Permit) {
         self.0.lock().permits.push(permit);
     }
 }

@@ -3,7 +3,6 @@
 
 mod activity;
 mod client_cert;
-mod exposition;
 mod gate;
 mod healthcheck;
 pub mod limits;
@@ -12,6 +11,7 @@ mod logins;
 mod negotiate;
 mod rate_limit;
 mod reload;
+mod rendering;
 mod routes;
 mod server;
 mod tls;

@@ -1,11 +1,12 @@
 //! Which path answers what.
 
-use super::exposition::Exposition;
 use super::limits::Refusals;
 use super::negotiate::{accepts_gzip, media_type};
-use super::{Health, State};
-use crate::sample::Refusal;
-use axum::Router;
+use super::rendering::Rendering;
+use super::{Client, Health, State};
+use crate::metrics::Format;
+use crate::report::Report;
+use crate::sample::{Exposed, Refusal};
 use axum::body::Body;
 use axum::extract;
 use axum::http::header::{
@@ -15,18 +16,20 @@ use axum::http::header::{
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Extension, Router};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
+const REPORT: &str = "/api/v1/report";
 
 /// What the user may choose about the routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `--web.telemetry-path`
     pub telemetry_path: String,
-    /// `--web.max-requests`: scrapes answered at once.
+    /// `--web.max-requests`: scrapes, reports and pages answered at once.
     pub max_requests: usize,
 }
 
@@ -44,20 +47,40 @@ pub struct PathError {
     problem: &'static str,
 }
 
-/// One of the scrapes that may be answered at once. It travels in the extensions of a response, so that the
+/// One of the requests that may be answered at once. It travels in the extensions of a response, so that the
 /// connection gives it back when the last byte is out.
 #[derive(Clone)]
-pub(super) struct ScrapePermit {
+pub(super) struct Permit {
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
 struct App {
-    exposition: Exposition,
-    exposed: watch::Receiver<Arc<crate::sample::Exposed>>,
+    open_metrics: Rendering<Exposed>,
+    classic: Rendering<Exposed>,
+    report: ByTrust,
+    exposed: watch::Receiver<Arc<Exposed>>,
     health: Arc<dyn Fn() -> Health + Send + Sync>,
-    scrapes: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
     settings: Settings,
     refusals: Arc<Refusals>,
+}
+
+/// What is made of a report, for those who may see addresses of connections and for all others.
+struct ByTrust {
+    trusted: Rendering<Report>,
+    others: Rendering<Report>,
+}
+
+impl ByTrust {
+    fn new(state: &State, render: impl Fn(&Report) -> String + Clone + Send + Sync + 'static) -> Self {
+        let trusted = Rendering::new(&state.report, render.clone());
+        let others = Rendering::new(&state.report, move |report| render(&report.without_addresses()));
+        Self { trusted, others }
+    }
+
+    fn of(&self, client: Option<Extension<Client>>) -> &Rendering<Report> {
+        if client.is_some_and(|Extension(client)| client.trusted()) { &self.trusted } else { &self.others }
+    }
 }
 
 type Shared = extract::State<Arc<App>>;
@@ -67,16 +90,23 @@ pub fn router(state: &State, settings: Settings, refusals: Arc<Refusals>) -> Res
     check_path(&settings.telemetry_path)?;
     let mut router = Router::new()
         .route(&settings.telemetry_path, get(scrape))
+        .route(REPORT, get(report))
         .route(HEALTHY, get(healthy))
         .route(READY, get(ready));
     if settings.telemetry_path != "/" {
         router = router.route("/", get(landing_page));
     }
+    let metrics = |format| {
+        let render = state.render;
+        Rendering::new(&state.exposed, move |exposed| render(exposed, format))
+    };
     let app = App {
-        exposition: Exposition::new(state),
+        open_metrics: metrics(Format::OpenMetrics),
+        classic: metrics(Format::Classic),
+        report: ByTrust::new(state, json),
         exposed: state.exposed.clone(),
         health: Arc::clone(&state.health),
-        scrapes: Arc::new(Semaphore::new(settings.max_requests)),
+        requests: Arc::new(Semaphore::new(settings.max_requests)),
         settings,
         refusals,
     };
@@ -104,39 +134,84 @@ fn check_path(path: &str) -> Result<(), PathError> {
 }
 
 async fn scrape(extract::State(app): Shared, headers: HeaderMap) -> Response<Body> {
-    let Ok(permit) = Arc::clone(&app.scrapes).try_acquire_owned() else {
-        app.refusals.add(Refusal::OverMaxRequests);
-        let most = app.settings.max_requests;
+    let media = media_type(values(&headers, ACCEPT));
+    let rendering = match media.format() {
+        Format::OpenMetrics => &app.open_metrics,
+        Format::Classic => &app.classic,
+    };
+    let content = Content { of: "metrics", media: media.content_type(), vary: "Accept, Accept-Encoding" };
+    app.serve(rendering, &content, &headers).await
+}
+
+async fn report(
+    extract::State(app): Shared,
+    client: Option<Extension<Client>>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let media = "application/json; charset=utf-8";
+    let content = Content { of: "report", media, vary: "Accept-Encoding" };
+    app.serve(app.report.of(client), &content, &headers).await
+}
+
+fn json(report: &Report) -> String {
+    // Writing a report can only fail in a map with keys that are no strings, and it has none.
+    let mut json = serde_json::to_string(report).unwrap_or_default();
+    json.push('\n');
+    json
+}
+
+/// What the headers say of a body.
+struct Content {
+    /// What it is, for the log.
+    of: &'static str,
+    media: &'static str,
+    vary: &'static str,
+}
+
+impl App {
+    /// The newest body, if there is a place among those that may be answered at once.
+    async fn serve<T: Send + Sync + 'static>(
+        &self,
+        rendering: &Rendering<T>,
+        content: &Content,
+        headers: &HeaderMap,
+    ) -> Response<Body> {
+        let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
+            return self.full();
+        };
+        let gzip = accepts_gzip(values(headers, ACCEPT_ENCODING));
+        let body = match rendering.body(gzip).await {
+            Ok(body) => body,
+            Err(error) => {
+                let of = content.of;
+                tracing::error!(%error, "rendering the {of} failed");
+                let body = format!("rendering the {of} failed; the log says more\n");
+                return text(StatusCode::INTERNAL_SERVER_ERROR, body);
+            }
+        };
+        let mut response = Response::new(Body::from(body));
+        let out = response.headers_mut();
+        out.insert(CONTENT_TYPE, HeaderValue::from_static(content.media));
+        if gzip {
+            out.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        out.insert(VARY, HeaderValue::from_static(content.vary));
+        out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.extensions_mut().insert(Permit { _permit: Arc::new(permit) });
+        response
+    }
+
+    fn full(&self) -> Response<Body> {
+        self.refusals.add(Refusal::OverMaxRequests);
+        let most = self.settings.max_requests;
         let body = format!(
-            "{most} scrapes are being answered and --web.max-requests allows no more; \
+            "{most} requests are being answered and --web.max-requests allows no more; \
              scrape from fewer places or raise it\n"
         );
         let mut response = text(StatusCode::SERVICE_UNAVAILABLE, body);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        return response;
-    };
-    let media = media_type(values(&headers, ACCEPT));
-    let gzip = accepts_gzip(values(&headers, ACCEPT_ENCODING));
-    let body = match app.exposition.body(media.format(), gzip).await {
-        Ok(body) => body,
-        Err(error) => {
-            tracing::error!(%error, "rendering the metrics failed");
-            return text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "rendering the metrics failed; the log says more\n",
-            );
-        }
-    };
-    let mut response = Response::new(Body::from(body));
-    let out = response.headers_mut();
-    out.insert(CONTENT_TYPE, HeaderValue::from_static(media.content_type()));
-    if gzip {
-        out.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
     }
-    out.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-    out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response.extensions_mut().insert(ScrapePermit { _permit: Arc::new(permit) });
-    response
 }
 
 fn values<K: AsHeaderName>(headers: &HeaderMap, name: K) -> impl Iterator<Item = &[u8]> {

@@ -5,7 +5,7 @@ use super::WebConfigFile;
 use super::activity::{Activity, Guarded, InFlight, Phase, Tracked};
 use super::gate::{Gate, Rules};
 use super::limits::{Limits, MAX_HEADER_BYTES, MAX_HEADERS, MAX_STREAMS, Refusals};
-use super::routes::ScrapePermit;
+use super::routes::Permit;
 use crate::sample::Refusal;
 use axum::Router;
 use axum::body::Body;
@@ -245,7 +245,7 @@ impl Core {
             None => (Rules::default(), self.gate.closed()),
         };
         rules.decorate(response.headers_mut());
-        if let Some(permit) = response.extensions_mut().remove::<ScrapePermit>() {
+        if let Some(permit) = response.extensions_mut().remove::<Permit>() {
             in_flight.hold(permit);
         }
         response.map(|body| Tracked::new(body, in_flight))

@@ -9,6 +9,10 @@ mod limits;
 mod listening;
 mod passwords;
 mod reloading;
+#[path = "../support/report.rs"]
+#[allow(dead_code)]
+mod report_fixture;
+mod reports;
 mod scraping;
 mod stopping;
 mod support;

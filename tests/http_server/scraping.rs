@@ -24,6 +24,7 @@ async fn every_route() {
         ("/metrics/", 404, "not found"),
         ("//metrics", 404, "not found"),
         ("/METRICS", 404, "not found"),
+        ("/api/v1/", 404, "not found"),
         ("/-/", 404, "not found"),
         ("/../etc/passwd", 404, "not found"),
         ("http://other.example/metrics", 200, "Classic sample 1\n"),
@@ -45,7 +46,7 @@ async fn every_route() {
 #[tokio::test]
 async fn other_methods() {
     let server = Setup::default().start().await;
-    for path in ["/metrics", "/", "/-/healthy", "/-/ready"] {
+    for path in ["/metrics", "/api/v1/report", "/", "/-/healthy", "/-/ready"] {
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"] {
             let request = format!(
                 "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
