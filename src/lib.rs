@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod monotonic;
+pub mod page;
 pub mod predicament;
 pub mod report;
 pub mod sample;

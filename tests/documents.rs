@@ -94,6 +94,7 @@ fn rooms_know_only_whom_they_may() {
         ("worst", &["account", "cause", "sample", "socket"]),
         ("finding", &["finding", "human", "predicament", "sample", "series", "tcp"]),
         ("report", &["finding", "human", "predicament", "report", "sample", "series"]),
+        ("page", &["finding", "human", "page", "predicament", "report", "sample", "series", "tcp"]),
         ("socket", &["sample"]),
         ("tcp_info", &[]),
         ("cause", &["cause", "sample", "socket", "tcp"]),
@@ -127,7 +128,7 @@ fn rooms_know_only_whom_they_may() {
         ("logging", &["config"]),
         ("cli", &["config", "metrics"]),
         ("sampler", &["sample", "kernel", "logging", "report", "series"]),
-        ("http", &["sample", "metrics", "config", "http", "report"]),
+        ("http", &["sample", "metrics", "config", "http", "page", "report"]),
         ("daemon", &["config", "http", "kernel", "metrics", "report", "sample", "sampler"]),
     ]);
     let source = Path::new(ROOT).join("src");

@@ -5,6 +5,7 @@ use super::negotiate::{accepts_gzip, media_type};
 use super::rendering::Rendering;
 use super::{Client, Health, State};
 use crate::metrics::Format;
+use crate::page;
 use crate::report::Report;
 use crate::sample::{Exposed, Refusal};
 use axum::body::Body;
@@ -58,6 +59,9 @@ struct App {
     open_metrics: Rendering<Exposed>,
     classic: Rendering<Exposed>,
     report: ByTrust,
+    page: ByTrust,
+    /// The page's Content-Security-Policy.
+    policy: HeaderValue,
     exposed: watch::Receiver<Arc<Exposed>>,
     health: Arc<dyn Fn() -> Health + Send + Sync>,
     requests: Arc<Semaphore>,
@@ -94,16 +98,21 @@ pub fn router(state: &State, settings: Settings, refusals: Arc<Refusals>) -> Res
         .route(HEALTHY, get(healthy))
         .route(READY, get(ready));
     if settings.telemetry_path != "/" {
-        router = router.route("/", get(landing_page));
+        router = router.route("/", get(status_page));
     }
     let metrics = |format| {
         let render = state.render;
         Rendering::new(&state.exposed, move |exposed| render(exposed, format))
     };
+    let telemetry_path = settings.telemetry_path.clone();
     let app = App {
         open_metrics: metrics(Format::OpenMetrics),
         classic: metrics(Format::Classic),
         report: ByTrust::new(state, json),
+        page: ByTrust::new(state, move |report| page::render(report, &telemetry_path)),
+        // Hashes and words in ASCII.
+        policy: HeaderValue::try_from(page::policy())
+            .unwrap_or(HeaderValue::from_static("default-src 'none'")),
         exposed: state.exposed.clone(),
         health: Arc::clone(&state.health),
         requests: Arc::new(Semaphore::new(settings.max_requests)),
@@ -151,6 +160,17 @@ async fn report(
     let media = "application/json; charset=utf-8";
     let content = Content { of: "report", media, vary: "Accept-Encoding" };
     app.serve(app.report.of(client), &content, &headers).await
+}
+
+async fn status_page(
+    extract::State(app): Shared,
+    client: Option<Extension<Client>>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let content = Content { of: "page", media: "text/html; charset=utf-8", vary: "Accept-Encoding" };
+    let mut response = app.serve(app.page.of(client), &content, &headers).await;
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, app.policy.clone());
+    response
 }
 
 fn json(report: &Report) -> String {
@@ -231,26 +251,6 @@ async fn ready(extract::State(app): Shared) -> Response<Body> {
     } else {
         text(StatusCode::SERVICE_UNAVAILABLE, "not ready: there is no complete sample yet\n")
     }
-}
-
-async fn landing_page(extract::State(app): Shared) -> Response<Body> {
-    let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-    let description = env!("CARGO_PKG_DESCRIPTION");
-    // The path holds no character that HTML would read as anything but text, except for these two.
-    let metrics = app.settings.telemetry_path.replace('&', "&amp;").replace('\'', "&#39;");
-    let page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{name}</title></head>\n\
-         <body>\n<h1>{name} {version}</h1>\n<p>{description}</p>\n\
-         <ul>\n<li><a href=\"{metrics}\">Metrics</a></li>\n\
-         <li><a href=\"{HEALTHY}\">Health</a></li>\n<li><a href=\"{READY}\">Readiness</a></li>\n</ul>\n\
-         </body>\n</html>\n"
-    );
-    let mut response = text(StatusCode::OK, page);
-    let out = response.headers_mut();
-    out.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    let policy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-    out.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-    response
 }
 
 /// A short plain answer that nobody may keep.
