@@ -295,8 +295,8 @@ fn picture(
     plane: &Markup,
     labels: &Markup,
 ) -> Markup {
-    let seconds = time.end - time.begin < 300.0;
-    let name = |tick: f64| clock(tick).get(..if seconds { 8 } else { 5 }).unwrap_or_default().to_owned();
+    let name =
+        |tick: f64| clock(tick).get(..if time.is_short() { 8 } else { 5 }).unwrap_or_default().to_owned();
     html! {
         svg.picture role="img" aria-labelledby={ (id) "-name " (id) "-text" } height="216" {
             title #{ (id) "-name" } { (title) }

@@ -35,11 +35,17 @@ impl TimeAxis {
         ((timestamp - self.begin) / (self.end - self.begin)).clamp(0.0, 1.0) * WIDTH
     }
 
-    /// Moments to name, at most five: round times of day.
+    /// Whether moments have to be named to the second.
+    pub(super) fn is_short(&self) -> bool {
+        self.end - self.begin < 240.0
+    }
+
+    /// Moments to name: round times of day, as many as have room on a phone.
     pub(super) fn ticks(&self) -> Vec<f64> {
-        const STEPS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 900.0];
+        const STEPS: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0];
         let span = self.end - self.begin;
-        let step = STEPS.into_iter().find(|step| span / step <= 5.0).unwrap_or(3600.0);
+        let most = if self.is_short() { 3.0 } else { 4.0 };
+        let step = STEPS.into_iter().find(|step| span / step <= most).unwrap_or(3600.0);
         let mut ticks = Vec::new();
         let mut tick = (self.begin / step).ceil() * step;
         while tick <= self.end && ticks.len() < 8 {
