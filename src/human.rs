@@ -1,5 +1,7 @@
 //! Numbers as people read them: in findings, in the terminal, on the page.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -45,6 +47,46 @@ pub fn percent(part: u64, whole: u64) -> Option<String> {
     })
 }
 
+/// A text from somebody else, fit to be shown: what would steer a terminal, hide or reorder what stands beside it is
+/// written as `\x1b` or `\u{202e}`. Process names, cgroups and hostnames are chosen by whoever runs them.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(misleads) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for one in text.chars() {
+        // Writing to a string cannot fail.
+        let _ = match u32::from(one) {
+            _ if !misleads(one) => write!(shown, "{one}"),
+            number @ 0..=0xff => write!(shown, "\\x{number:02x}"),
+            number => write!(shown, "\\u{{{number:x}}}"),
+        };
+    }
+    Cow::Owned(shown)
+}
+
+/// Whether a character does something other than stand there: controls, line separators, characters that change the
+/// direction of text, and those that nobody sees.
+pub fn misleads(one: char) -> bool {
+    one.is_control()
+        || matches!(
+            one,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +116,14 @@ mod tests {
         assert_eq!(percent(1, 64).unwrap(), "1.6 %");
         assert_eq!(percent(3, 4).unwrap(), "75 %");
         assert_eq!((count(1, "socket"), count(0, "socket")), ("1 socket".to_owned(), "0 sockets".to_owned()));
+    }
+
+    #[test]
+    fn what_would_mislead_is_written_out() {
+        assert!(matches!(printable("nginx: worker é 網"), Cow::Borrowed("nginx: worker é 網")));
+        assert_eq!(printable("a\x1b[2Jb\r\n\t\u{9b}"), "a\\x1b[2Jb\\x0d\\x0a\\x09\\x9b");
+        assert_eq!(printable("\u{202e}sh.exe\u{2066}\u{200b}"), "\\u{202e}sh.exe\\u{2066}\\u{200b}");
+        assert_eq!(printable("\u{7f}\u{2028}\u{e0041}"), "\\x7f\\u{2028}\\u{e0041}");
+        assert_eq!(printable(&printable("\x1b")), "\\x1b", "twice is once");
     }
 }

@@ -20,6 +20,6 @@ pub(crate) fn check(path: &str, text: &str) {
     let ((number, written), wanted) = line;
     panic!(
         "{path} is not up to date at line {number}\n  there:  {written:?}\n  wanted: {wanted:?}\n\
-         If the change is meant: BLESS=1 cargo test --test 'metrics_*', then read the diff"
+         If the change is meant: make bless, then read the diff"
     );
 }
