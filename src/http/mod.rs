@@ -2,6 +2,7 @@
 //! it is handed the newest [`Exposed`] and a function that renders it.
 
 mod activity;
+mod client;
 mod client_cert;
 mod gate;
 mod healthcheck;
@@ -17,6 +18,7 @@ mod server;
 mod tls;
 mod web_config;
 
+pub use client::{AskError, ask_daemon};
 pub use healthcheck::{HealthcheckError, healthcheck};
 pub use listen::{ListenError, bind, from_systemd};
 pub use negotiate::{MediaType, accepts_gzip, media_type};

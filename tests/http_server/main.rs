@@ -2,6 +2,7 @@
 // Helpers of tests are tests too; and nothing outside this program can reach them.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod asking;
 mod bad_files;
 mod certificates;
 mod client_certs;
