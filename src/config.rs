@@ -95,6 +95,14 @@ pub struct Loaded {
     effective: Vec<Effective>,
 }
 
+impl Loaded {
+    /// Whether anybody has set `key`, be it to its default.
+    pub fn is_set(&self, key: &str) -> bool {
+        let one = self.effective.iter().find(|one| one.setting.key == key);
+        one.is_some_and(|one| one.origin != layers::DEFAULT)
+    }
+}
+
 /// One setting in effect.
 #[derive(Debug, Clone)]
 struct Effective {

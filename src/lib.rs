@@ -5,6 +5,7 @@ pub mod cause;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod diagnose;
 pub mod finding;
 pub mod follow;
 pub mod http;

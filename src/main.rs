@@ -7,13 +7,13 @@ use skmem_exporter::cli::{Cli, Command};
 use skmem_exporter::config::{self, Config, Loaded};
 use skmem_exporter::http::WebConfigFile;
 use skmem_exporter::kernel::diag;
-use skmem_exporter::{daemon, http, logging};
+use skmem_exporter::{daemon, diagnose, http, logging};
 
 /// Bad flags or settings; clap uses the same.
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    // Not a command: the daemon starts itself like this, and needs neither settings nor runtime there.
+    // Not a command: the program starts itself like this, and needs neither settings nor runtime there.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == diag::ASKER) {
         return diag::run_asker();
     }
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     match command {
         Command::CheckConfig => check_config(&loaded),
         Command::Healthcheck => healthcheck(&loaded.config),
+        Command::Diagnose(options) => diagnose::run(&loaded, options),
         Command::Serve => match logging::init(loaded.config.log) {
             Ok(()) => daemon::run(&loaded.config),
             Err(error) => {

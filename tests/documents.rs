@@ -126,10 +126,14 @@ fn rooms_know_only_whom_they_may() {
         ("metrics", &["sample", "metrics"]),
         ("config", &["config"]),
         ("logging", &["config"]),
-        ("cli", &["config", "metrics"]),
+        ("cli", &["config", "diagnose", "metrics"]),
         ("sampler", &["sample", "kernel", "logging", "report", "series"]),
         ("http", &["sample", "metrics", "config", "http", "page", "report"]),
         ("daemon", &["config", "http", "kernel", "metrics", "report", "sample", "sampler"]),
+        (
+            "diagnose",
+            &["config", "http", "human", "kernel", "logging", "report", "sample", "sampler", "series"],
+        ),
     ]);
     let source = Path::new(ROOT).join("src");
     let mut seen = 0;

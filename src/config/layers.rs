@@ -68,10 +68,13 @@ impl Given {
     }
 }
 
+/// Where a setting comes from that nobody has set.
+pub(super) const DEFAULT: &str = "default";
+
 pub(super) fn defaults() -> Vec<Given> {
     let given = |setting: &'static Setting| {
         let texts = vec![setting.default?.to_owned()];
-        Some(Given { setting, texts, origin: "default".to_owned() })
+        Some(Given { setting, texts, origin: DEFAULT.to_owned() })
     };
     SETTINGS.iter().filter_map(given).collect()
 }

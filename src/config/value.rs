@@ -117,6 +117,16 @@ impl Allowed {
         }
     }
 
+    /// A duration that is no setting, read as one; in error texts what is wrong with it and what to write instead.
+    pub fn parse_duration(range: RangeInclusive<Duration>, text: &str) -> Result<Duration, String> {
+        let allowed = Self::Duration(range);
+        match allowed.parse(&[text.to_owned()]) {
+            Ok(Value::Duration(duration)) => Ok(duration),
+            Ok(_) => unreachable!("a duration is read as a duration"),
+            Err(refusals) => Err(refusals.into_iter().map(|refusal| refusal.why).collect()),
+        }
+    }
+
     fn refuse(&self, text: &str, why: &str) -> Refusal {
         Refusal { text: text.to_owned(), why: format!("{why}; use {self}") }
     }
