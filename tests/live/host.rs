@@ -18,6 +18,7 @@ const TOOLS: [(&str, &str); 6] = [
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),
     ("setpriv", "util-linux"),
+    ("tmux", "tmux"),
 ];
 /// Debian's interpreter by its path: another one first in PATH may be an older one.
 pub const PYTHON: &str = "/usr/bin/python3";

@@ -9,6 +9,7 @@
 mod actor;
 mod churn;
 mod daemon;
+mod diagnose;
 mod holding;
 mod host;
 mod life_cycle;
