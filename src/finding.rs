@@ -6,11 +6,13 @@
 
 mod advice;
 mod host;
+mod peers;
 mod process;
 #[cfg(test)]
 mod tests;
 mod trend;
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -152,6 +154,8 @@ pub struct Finding {
     pub subject: Subject,
     /// Memory concerned, bytes; 0 where none is.
     pub memory_bytes: i64,
+    /// What it makes others on this host hold, as far as their worst connections show, bytes: data that they send to it.
+    pub pinned_bytes: i64,
     /// Sockets concerned.
     pub sockets: u64,
     /// Since when, seconds since the epoch; null where that is not known.
@@ -200,9 +204,10 @@ pub fn find(seen: Seen<'_>) -> Vec<Finding> {
         seen.sample.processes.iter().flat_map(|row| process::find(seen, row)).collect();
     findings.extend(host::find(seen));
     findings.extend(trend::find(seen));
-    findings.sort_by(|a, b| {
-        let key = |finding: &Finding| (finding.severity, finding.kind);
-        key(a).cmp(&key(b)).then(b.memory_bytes.cmp(&a.memory_bytes)).then(b.sockets.cmp(&a.sockets))
+    peers::link(&mut findings);
+    findings.sort_by_key(|finding| {
+        let memory = finding.memory_bytes + finding.pinned_bytes;
+        (finding.severity, finding.kind, Reverse(memory), Reverse(finding.sockets))
     });
     findings
 }

@@ -228,6 +228,8 @@ pub const OTHER: &str = "other";
 pub struct Sample {
     /// When the sockets were read: seconds since the epoch.
     pub timestamp: f64,
+    /// Whether every network namespace in sight was read, so that what is missing is nowhere.
+    pub is_of_whole_host: bool,
     /// Sockets dumped, duplicates dropped.
     pub sockets: u64,
     /// Sockets by state; `TimeWait` stays 0 here, its number is [`HostFigures::time_wait_sockets`].
@@ -358,6 +360,8 @@ pub struct Exposed {
     pub sample: Option<std::sync::Arc<Sample>>,
     /// How many findings there are of each kind, by position in [`FindingKind::ALL`]; `None` before the first sample.
     pub findings: Option<[u64; FindingKind::ALL.len()]>,
+    /// What the newest attempt could not read, and why.
+    pub faults: Vec<BlindSpot>,
     /// The exporter itself.
     pub exporter: ExporterFigures,
 }

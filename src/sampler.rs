@@ -18,7 +18,7 @@ use crate::kernel::outcome::Outcomes;
 use crate::kernel::{Reading, myself};
 use crate::logging::{FaultEvent, FaultLog};
 use crate::report::{Context, Report, compose};
-use crate::sample::{Exposed, FindingKind, Reason, Refusal, Source, Stage};
+use crate::sample::{BlindSpot, Exposed, FindingKind, Reason, Refusal, Source, Stage};
 use crate::series::{Point, Series};
 
 /// How long a sample may take. A cold walk reads ten million fds in this time; whatever takes longer hangs.
@@ -144,13 +144,16 @@ impl Publication {
     pub fn absorb(&mut self, reading: Reading, skipped: u64) {
         let Reading { host, sample, outcomes, stages, namespaces, suspects } = reading;
         self.note_faults(&outcomes);
-        let exporter = &mut self.exposed.exporter;
+        let Exposed { exporter, faults, .. } = &mut self.exposed;
+        faults.clear();
         for source in Source::ALL {
             let state = &mut exporter.sources[source as usize];
             let error = outcomes.first(source);
             state.success = error.is_none();
             if let Some(error) = error {
                 state.errors[error.reason() as usize] += 1;
+                let what = format!("{} could not be read: {error}", source.label());
+                faults.push(BlindSpot { what, cure: None });
             }
         }
         if skipped > 0 {

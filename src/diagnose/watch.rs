@@ -140,6 +140,7 @@ fn sample(
             row_min_memory: config.process_min_memory,
             rows_max: config.process_max,
             stall_after: plan.stall_after,
+            reads_ahead: true,
             deadline: SAMPLE_DEADLINE,
         });
         // The first reads every file descriptor of the host: the watch begins when it is done.

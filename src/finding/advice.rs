@@ -2,6 +2,7 @@
 //! timer shortened that does not apply.
 
 use super::Advice;
+use super::process::is_its_doing;
 use crate::predicament::{Activity, Predicament};
 use crate::sample::{Cause, ListenerQueue, ProcessInfo};
 
@@ -28,8 +29,7 @@ pub fn consider(text: impl Into<String>) -> Advice {
 /// What to do about a process: what keeps it, then the connections, then the way out.
 pub fn for_process(culprit: &Culprit<'_>) -> Vec<Advice> {
     let pid = culprit.pid;
-    let is_its_doing =
-        !matches!(culprit.cause, Cause::PeerNotReading | Cause::PathStalled | Cause::OutOfOrder);
+    let is_its_doing = is_its_doing(culprit.cause);
     let mut advice = Vec::new();
     if is_its_doing {
         advice.extend(release(culprit));

@@ -46,6 +46,7 @@ pub fn about(kind: FindingKind, severity: Severity, summary: String) -> Finding 
         severity,
         subject: Subject::Host,
         memory_bytes: 0,
+        pinned_bytes: 0,
         sockets: 0,
         since: None,
         since_is_at_the_latest: false,
@@ -232,6 +233,10 @@ fn beyond_bound(point: &Point) -> Option<i64> {
 /// Under heavy traffic the residual swings both ways, because the counter and the sockets are read one after the other. Only
 /// one that stays on its side is none of that.
 fn unattributed(seen: Seen<'_>) -> Option<Finding> {
+    // The counter is of all namespaces: whoever does not see them all misses their sockets.
+    if !seen.sample.is_of_whole_host {
+        return None;
+    }
     let points = lasting(seen, seen.stall_after)?;
     let (memory, bound) = seen.sample.unattributed.zip(seen.sample.unattributed_bound)?;
     let is_beyond = |point: &Point| {

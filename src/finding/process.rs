@@ -42,34 +42,36 @@ fn one(
     let connections: Vec<Connection> =
         row.worst.connections.iter().filter(|connection| connection.cause == cause).cloned().collect();
     let listeners = if cause == Cause::AcceptQueue { row.worst.listeners.clone() } else { Vec::new() };
-    let predicament = row.activity.as_ref().map(Activity::predicament).unwrap_or_default();
+    // What the process does explains its own doing only.
+    let activity = row.activity.as_ref().filter(|_| is_its_doing(cause));
+    let predicament = activity.map(Activity::predicament).unwrap_or_default();
     let subject = match listeners.first() {
         Some(longest) => Subject::Listener { pid, process: comm.to_owned(), address: longest.local },
         None => Subject::Process { pid, process: comm.to_owned() },
     };
     let at_the_latest = seen.may_have_begun_before(sums.stalled);
-    let culprit = Culprit {
-        pid,
-        cause,
-        info: row.info.as_ref(),
-        activity: row.activity.as_ref(),
-        predicament,
-        listeners: &listeners,
-    };
+    let culprit =
+        Culprit { pid, cause, info: row.info.as_ref(), activity, predicament, listeners: &listeners };
     Finding {
         kind,
         severity: severity(seen, cause, sums, &listeners),
         memory_bytes: sums.memory,
+        pinned_bytes: 0,
         sockets: sums.sockets,
         since: Some(((seen.sample.timestamp - sums.stalled.as_secs_f64()) * 1e3).round() / 1e3),
         since_is_at_the_latest: at_the_latest,
         summary: summary(&format!("{comm} (pid {pid})"), cause, sums, &listeners, at_the_latest, predicament),
-        evidence: evidence(row, cause, sums, &connections, &listeners),
+        evidence: evidence(row, activity, (cause, sums), &connections, &listeners),
         advice: advice::for_process(&culprit),
         subject,
         connections,
         listeners,
     }
+}
+
+/// Whether the process itself is to blame, and not its peer or the path.
+pub fn is_its_doing(cause: Cause) -> bool {
+    !matches!(cause, Cause::PeerNotReading | Cause::PathStalled | Cause::OutOfOrder)
 }
 
 fn severity(seen: Seen<'_>, cause: Cause, sums: &CauseSums, listeners: &[ListenerQueue]) -> Severity {
@@ -147,8 +149,8 @@ pub fn because(predicament: Predicament) -> Option<&'static str> {
 
 fn evidence(
     row: &ProcessRow,
-    cause: Cause,
-    sums: &CauseSums,
+    activity: Option<&Activity>,
+    (cause, sums): (Cause, &CauseSums),
     connections: &[Connection],
     listeners: &[ListenerQueue],
 ) -> Vec<Fact> {
@@ -171,7 +173,8 @@ fn evidence(
         Cause::PeerNotReading | Cause::PathStalled => (row.sums.send_queue, "written and not acknowledged"),
         _ => (row.sums.receive_queue, "received and not read"),
     };
-    if queue > 0 {
+    // What waits in an accept queue cannot be told from the rest of a process's unread data.
+    if queue > 0 && cause != Cause::AcceptQueue {
         let text = format!("{} {text}", human::bytes(queue));
         facts.push(Fact::new("queue", queue as f64, Unit::Bytes, text));
     }
@@ -186,7 +189,7 @@ fn evidence(
         facts.push(Fact::new("accept_queue", listener.waiting.into(), Unit::Count, text));
     }
     facts.extend(windows(cause, connections));
-    facts.extend(row.activity.iter().flat_map(activity));
+    facts.extend(activity.into_iter().flat_map(doing));
     facts
 }
 
@@ -236,7 +239,7 @@ fn windows(cause: Cause, connections: &[Connection]) -> Vec<Fact> {
 }
 
 /// What the process does.
-fn activity(activity: &Activity) -> Vec<Fact> {
+fn doing(activity: &Activity) -> Vec<Fact> {
     let mut facts = Vec::new();
     let threads = activity.threads_total;
     if threads > 0 {

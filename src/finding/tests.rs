@@ -52,7 +52,13 @@ fn row(causes: &[(Cause, i64, u64)]) -> ProcessRow {
 }
 
 fn sample(rows: Vec<ProcessRow>) -> Sample {
-    Sample { processes: rows, unattributed: Some(0), unattributed_bound: Some(2 << 20), ..Sample::default() }
+    Sample {
+        is_of_whole_host: true,
+        processes: rows,
+        unattributed: Some(0),
+        unattributed_bound: Some(2 << 20),
+        ..Sample::default()
+    }
 }
 
 /// The same host at `samples` ticks, changed by `change` at each of them.
@@ -329,6 +335,10 @@ fn a_residual_counts_when_it_stays_on_its_side() {
     kinds(&residual(|_| 3 * MIB, 7), &[FindingKind::HiddenMemory]);
     kinds(&residual(|_| -3 * MIB, 7), &[FindingKind::UnattributedMemory]);
     kinds(&residual(|_| 2 * MIB, 7), &[]);
+    let in_part = watched(10, None, |_, _, sample| {
+        (sample.unattributed, sample.is_of_whole_host) = (Some(900 * MIB), false);
+    });
+    kinds(&in_part, &[]);
     kinds(&residual(|tick| if tick % 2 == 0 { 20 * MIB } else { -20 * MIB }, 0), &[]);
 }
 
@@ -352,4 +362,42 @@ fn nothing_known_is_nothing_found() {
         (sample.unattributed, sample.unattributed_bound) = (None, None);
     });
     kinds(&findings, &[]);
+}
+
+/// Who does not read is told before those whom that makes wait, however much more they hold.
+#[test]
+fn the_two_ends_of_a_connection_are_linked() {
+    let end = |local: u16, remote: u16, cause, memory_bytes| Connection {
+        namespace: 1,
+        local: Some(([127, 0, 0, 1], local).into()),
+        remote: Some(([127, 0, 0, 1], remote).into()),
+        state: crate::sample::TcpState::Established,
+        is_queued: false,
+        memory_bytes,
+        receive_memory_bytes: 0,
+        send_memory_bytes: 0,
+        receive_queue_bytes: 0,
+        send_queue_bytes: 0,
+        receive_buffer_bytes: 0,
+        cause,
+        stalled: Duration::from_mins(5),
+        tcp_info: None,
+    };
+    let process = |pid, comm: &str, cause, memory, connection| ProcessRow {
+        name: ProcessName::One { pid, comm: comm.to_owned() },
+        worst: Worst { connections: vec![connection], listeners: Vec::new() },
+        ..row(&[(cause, memory, 1)])
+    };
+    let rows = vec![
+        process(1, "sender", Cause::PeerNotReading, 4 * MIB, end(4000, 80, Cause::PeerNotReading, 4 * MIB)),
+        process(2, "other", Cause::NotReading, 2 * MIB, end(81, 9, Cause::NotReading, 2 * MIB)),
+        process(3, "reader", Cause::NotReading, MIB, end(80, 4000, Cause::NotReading, MIB)),
+    ];
+    let findings = watched(241, None, move |_, _, sample| sample.processes.clone_from(&rows));
+    let pids: Vec<_> = findings.iter().map(|finding| finding.subject.pid().unwrap()).collect();
+    assert_eq!(pids, [3, 2, 1]);
+    assert_eq!(findings[0].pinned_bytes, 4 * MIB);
+    assert!(findings[0].evidence[1].text.contains("sender (pid 1)"), "{:?}", findings[0].evidence);
+    assert!(findings[2].advice[0].text.contains("reader (pid 3)"), "{:?}", findings[2].advice);
+    assert_eq!(findings[1].pinned_bytes, 0);
 }

@@ -176,7 +176,8 @@ impl<D: SockDiag> Kernel<D> {
         let sample = owned.filter(|_| swept.is_complete).map(|finished| {
             self.note_unreadable(&finished.account, &mut outcomes);
             let unhashed = host.hidden_sockets;
-            let sample = self.compose(timestamp, &mut host, finished, &mut outcomes);
+            let mut sample = self.compose(timestamp, &mut host, finished, &mut outcomes);
+            sample.is_of_whole_host = self.all_namespaces && found.is_whole && swept.namespaces.failed == 0;
             self.bound_search = BoundSearch::after(unhashed, &sample);
             self.showed_bound = swept.showed_bound;
             sample
@@ -250,6 +251,7 @@ impl<D: SockDiag> Kernel<D> {
         let cgroups = self.rows.cgroups(&account, self.started.elapsed(), outcomes);
         Sample {
             timestamp,
+            is_of_whole_host: false,
             sockets: account.sockets,
             states: account.states,
             attributed,

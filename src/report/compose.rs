@@ -11,7 +11,7 @@ use crate::human;
 use crate::predicament::Activity;
 use crate::sample::{
     BlindSpot, BufferLevels, Cause, Exposed, HostFigures, OTHER, OwnerClass, ProcessName, ProcessRow, Sample,
-    Source, TcpState,
+    TcpState,
 };
 use crate::series::Series;
 
@@ -186,17 +186,10 @@ fn process(row: &ProcessRow) -> ProcessReport {
 const UNRESOLVED_TOLD: i64 = 1 << 20;
 
 fn blind_spots(context: &Context, exposed: &Exposed) -> Vec<BlindSpot> {
-    let mut spots = context.missing.clone();
+    let mut spots: Vec<BlindSpot> = context.missing.iter().chain(&exposed.faults).cloned().collect();
     let mut tell = |what: String, cure: Option<&str>| {
         spots.push(BlindSpot { what, cure: cure.map(str::to_owned) });
     };
-    for source in Source::ALL {
-        let state = &exposed.exporter.sources[source as usize];
-        if !state.success {
-            let what = format!("The source {} could not be read in the newest attempt.", source.label());
-            tell(what, Some("see the exporter's log"));
-        }
-    }
     let failed = exposed.exporter.namespaces.failed;
     if failed > 0 {
         let what = format!("{} could not be entered.", human::count(failed, "network namespace"));

@@ -144,6 +144,7 @@ fn findings() -> Vec<Finding> {
         severity: Severity::Critical,
         subject: Subject::Process { pid: 4711, process: "report-writer".to_owned() },
         memory_bytes: 112 * MIB,
+        pinned_bytes: 0,
         sockets: 19,
         since: Some(NOW - 372.0),
         since_is_at_the_latest: false,
@@ -179,6 +180,7 @@ fn findings() -> Vec<Finding> {
             address: listener().local,
         },
         memory_bytes: 9 * MIB,
+        pinned_bytes: 0,
         sockets: 129,
         since: Some(NOW - 140.0),
         summary: "report-writer (pid 4711) does not accept the 129 connections that wait at [::]:8443."
@@ -194,6 +196,7 @@ fn findings() -> Vec<Finding> {
         severity: Severity::Notice,
         subject: Subject::Host,
         memory_bytes: 0,
+        pinned_bytes: 0,
         sockets: 0,
         since: None,
         summary: "Window scaling is off: no connection can have more than 64 KiB on its way.".to_owned(),

@@ -163,6 +163,7 @@ fn finding(kind: FindingKind, severity: Severity, subject: Subject, summary: &st
         severity,
         subject,
         memory_bytes: signed(2 * MIB),
+        pinned_bytes: 0,
         sockets: 20,
         since: Some(NOW - 312.0),
         since_is_at_the_latest: true,

@@ -155,7 +155,7 @@ pub(crate) fn everything() -> (Exposed, Numbers) {
         }),
     };
     let findings = Some(std::array::from_fn(|_| n.next()));
-    (Exposed { host, sample: Some(Arc::new(sample)), findings, exporter }, n)
+    (Exposed { host, sample: Some(Arc::new(sample)), findings, faults: Vec::new(), exporter }, n)
 }
 
 fn distinct_sums(n: &mut Numbers) -> SocketSums {
@@ -221,6 +221,7 @@ pub(crate) fn busy() -> Exposed {
     let mut sources = [SourceState { success: true, errors: [0; Reason::ALL.len()] }; Source::ALL.len()];
     sources[Source::Owners as usize] = SourceState { success: false, errors: [9, 0, 0, 0, 1, 0] };
     Exposed {
+        faults: Vec::new(),
         findings: Some(FindingKind::ALL.map(|kind| u64::from(kind == FindingKind::AcceptQueue))),
         host: HostFigures {
             tcp_memory: Some(tcp_memory.cast_unsigned()),

@@ -1,0 +1,84 @@
+//! Both ends on one host: whoever does not read also fills the buffers of those who send to him, and theirs are often the
+//! larger. The finding about him says so, and theirs say where the cure is.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use hashbrown::HashMap;
+
+use super::advice::consider;
+use super::{Fact, Finding, Subject, Unit};
+use crate::human;
+use crate::sample::{Connection, FindingKind};
+
+/// A connection as its two ends name it: local, then remote.
+type Ends = (SocketAddr, SocketAddr);
+
+/// What a finding's connections pin at somebody else's end.
+struct Pinned {
+    /// The finding about the one who does not read, and the one about who waits.
+    reader: usize,
+    sender: usize,
+    connections: u64,
+    /// What the sender's ends hold.
+    memory: i64,
+}
+
+/// Links the findings about the two ends of connections within the host, as far as both ends are among the worst.
+pub fn link(findings: &mut [Finding]) {
+    let waits = |finding: &Finding| finding.kind == FindingKind::PeerNotReading;
+    let mut readers: HashMap<Ends, usize> = HashMap::new();
+    for (index, finding) in findings.iter().enumerate().filter(|(_, finding)| !waits(finding)) {
+        readers.extend(finding.connections.iter().filter_map(ends).map(|ends| (ends, index)));
+    }
+    let mut pinned: Vec<Pinned> = Vec::new();
+    for (sender, finding) in findings.iter().enumerate().filter(|(_, finding)| waits(finding)) {
+        for connection in &finding.connections {
+            let Some((local, remote)) = ends(connection) else { continue };
+            let Some(&reader) = readers.get(&(remote, local)) else { continue };
+            let known = pinned.iter_mut().find(|pinned| (pinned.reader, pinned.sender) == (reader, sender));
+            match known {
+                Some(known) => {
+                    known.connections += 1;
+                    known.memory += connection.memory_bytes;
+                }
+                None => {
+                    pinned.push(Pinned { reader, sender, connections: 1, memory: connection.memory_bytes });
+                }
+            }
+        }
+    }
+    for Pinned { reader, sender, connections, memory } in pinned {
+        let (Some(reader_name), Some(sender_name)) = (name(&findings[reader]), name(&findings[sender]))
+        else {
+            continue;
+        };
+        // Where the worst are all linked, so are the others of the same kind.
+        let all = findings[sender].connections.len() as u64;
+        let memory = if connections == all { findings[sender].memory_bytes } else { memory };
+        let held = human::signed_bytes(memory);
+        let text = format!("{held} more at {sender_name} on this host, which sends to it");
+        findings[reader].pinned_bytes += memory;
+        findings[reader].severity = findings[reader].severity.min(findings[sender].severity);
+        let _ = write!(findings[reader].summary, " {sender_name}, which sends to it, holds {held} for that.");
+        findings[reader].evidence.insert(1, Fact::new("pinned_at_peer", memory as f64, Unit::Bytes, text));
+        let text = format!("{connections} of the {all} worst connections lead to {reader_name} on this host");
+        findings[sender].evidence.insert(1, Fact::new("local_peer", connections as f64, Unit::Count, text));
+        findings[sender]
+            .advice
+            .insert(0, consider(format!("See to {reader_name} first: it is the one that does not read.")));
+    }
+}
+
+fn ends(connection: &Connection) -> Option<Ends> {
+    connection.local.zip(connection.remote)
+}
+
+fn name(finding: &Finding) -> Option<String> {
+    match &finding.subject {
+        Subject::Process { pid, process } | Subject::Listener { pid, process, .. } => {
+            Some(format!("{process} (pid {pid})"))
+        }
+        Subject::Orphans | Subject::Host => None,
+    }
+}
