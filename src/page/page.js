@@ -18,6 +18,10 @@
     return text === undefined ? NaN : Number(text);
   };
   const age = () => Math.max(0, Date.now() / 1000 + skew - number("timestamp"));
+  const isSelecting = () => {
+    const selection = document.getSelection();
+    return selection && !selection.isCollapsed && main().contains(selection.anchorNode);
+  };
   const said = (seconds) => {
     const whole = Math.floor(seconds);
     if (whole < 60) return `${whole} s`;
@@ -34,6 +38,8 @@
     if (trouble) {
       const silent = said((performance.now() - answered) / 1000);
       text = `The exporter has not answered for ${silent} (${trouble}). What you see is from before.`;
+    } else if (old > 2 * interval + 2 && isSelecting()) {
+      text = `This is ${said(old)} old: it waits while text is selected.`;
     } else if (old > 2 * interval + 2) {
       text = `The newest sample is ${said(old)} old, though one is due every ${said(interval)}. The exporter\u2019s log says why.`;
     }
@@ -94,11 +100,6 @@
       button.textContent = "not allowed";
     }
   }
-
-  const isSelecting = () => {
-    const selection = document.getSelection();
-    return selection && !selection.isCollapsed && main().contains(selection.anchorNode);
-  };
 
   async function renew() {
     clearTimeout(timer);

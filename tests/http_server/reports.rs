@@ -1,4 +1,4 @@
-//! `/api/v1/report`: who is shown what, and how often it is written.
+//! `/api/v1/report` and the page: who is shown what, and how it is served.
 
 use crate::report_fixture;
 use crate::support::*;
@@ -76,4 +76,25 @@ async fn shares_the_places_of_scrapes() {
         assert_eq!(server.get(path, "").await.status, 503, "{path}");
     }
     assert_eq!(server.refusals.get(Refusal::OverMaxRequests), 2);
+}
+
+#[tokio::test]
+async fn the_page_is_served_like_the_report() {
+    let settings = Settings { telemetry_path: "/a&b".to_owned(), ..Settings::default() };
+    let server = Setup { settings, ..busy() }.start().await;
+    let answer = server.get("/", "").await;
+    assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("vary"), Some("Accept-Encoding"));
+    let policy = skmem_exporter::page::policy();
+    assert_eq!(answer.header("content-security-policy"), Some(policy.as_str()));
+    assert!(answer.text().contains("href=\"/a&amp;b\""));
+    assert!(answer.text().contains("198.51.100.7"));
+
+    let zipped = server.get("/", "Accept-Encoding: gzip\r\n").await;
+    assert_eq!(zipped.header("content-encoding"), Some("gzip"));
+    let forwarded = server.get("/", "X-Forwarded-For: 203.0.113.9\r\n").await;
+    assert!(!forwarded.text().contains("198.51.100.7") && forwarded.text().contains("addresses-hidden"));
+    let head = server.request("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
 }

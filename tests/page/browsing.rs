@@ -135,14 +135,20 @@ fn renews_itself_around_the_reader() {
 
     // As long as the length of what is above does not change, nothing moves.
     let stood = browser.value("window.scrollY");
-    served.publish.send_replace(Arc::new(Report {
-        timestamp: Some(now() + 0.1),
-        hostname: "again".to_owned(),
-        findings: report.findings[1..].to_vec(),
-        ..report
-    }));
+    let later = Report { findings: report.findings[1..].to_vec(), ..report };
+    let again = Report { timestamp: Some(now()), hostname: "again".to_owned(), ..later.clone() };
+    served.publish.send_replace(Arc::new(again));
     browser.until("document.querySelector('#banner .host').textContent === 'again'");
     assert_eq!(browser.value("window.scrollY"), stood);
+
+    // Who is about to copy something keeps it.
+    browser.value("getSelection().selectAllChildren(document.getElementById('verdict'))");
+    served.publish.send_replace(Arc::new(Report { timestamp: Some(now() + 4.0), ..later }));
+    browser.until("document.getElementById('notice').textContent.includes('text is selected')");
+    assert_eq!(browser.value("document.querySelector('#banner .host').textContent"), "again");
+    browser.value("getSelection().empty()");
+    browser.until("document.querySelector('#banner .host').textContent !== 'again'");
+    browser.until("document.getElementById('notice').hidden");
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
