@@ -16,16 +16,18 @@ pub fn signed_bytes(number: i64) -> String {
     format!("{}{}", if number < 0 { "-" } else { "" }, bytes(number.unsigned_abs()))
 }
 
-/// A duration in its two largest units: `1h 5m`, `3m 20s`, `7s`; below a second in milliseconds.
+/// A duration in its two largest units: `2d 3h`, `1h 5m`, `3m 20s`, `7s`; below a second in milliseconds.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let rounded = match seconds {
-        0 => Duration::from_millis(duration.subsec_millis().into()),
-        1..3600 => Duration::from_secs(seconds),
-        3600..86_400 => Duration::from_secs(seconds / 60 * 60),
-        _ => Duration::from_secs(seconds / 3600 * 3600),
+    let (large, unit, small, smaller) = match seconds {
+        0 if duration.is_zero() => return "0s".to_owned(),
+        0 => return format!("{}ms", duration.subsec_millis()),
+        1..60 => return format!("{seconds}s"),
+        60..3600 => (seconds / 60, 'm', seconds % 60, 's'),
+        3600..86_400 => (seconds / 3600, 'h', seconds / 60 % 60, 'm'),
+        _ => (seconds / 86_400, 'd', seconds / 3600 % 24, 'h'),
     };
-    humantime::format_duration(rounded).to_string()
+    if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{smaller}") }
 }
 
 /// A count and its noun: `1 connection`, `3 connections`.
@@ -65,26 +67,36 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character does something other than stand there: controls, line separators, characters that change the
-/// direction of text, and those that nobody sees.
+/// Characters that do something other than stand there: controls, line separators, those that change the direction of text,
+/// join or vary their neighbours, and those that nobody sees. First and last of each range.
+const MISLEADING: [(char, char); 22] = [
+    ('\0', '\u{1f}'),
+    ('\u{7f}', '\u{9f}'),
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{180b}', '\u{180f}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{fe00}', '\u{fe0f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fffb}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e0fff}'),
+];
+
+/// Whether a character is one of those.
 pub fn misleads(one: char) -> bool {
-    one.is_control()
-        || matches!(
-            one,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{115f}'..='\u{1160}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{3164}'
-                | '\u{fe00}'..='\u{fe0f}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-                | '\u{fff0}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e0fff}'
-        )
+    MISLEADING.iter().any(|(first, last)| (*first..=*last).contains(&one))
 }
 
 #[cfg(test)]
@@ -105,7 +117,9 @@ mod tests {
         assert_eq!(said(7_900), "7s");
         assert_eq!(said(200_000), "3m 20s");
         assert_eq!(said(3_907_000), "1h 5m");
-        assert_eq!(said(93_600_000 + 61_000), "1day 2h");
+        assert_eq!(said(93_600_000 + 61_000), "1d 2h");
+        assert_eq!((said(60_000), said(86_400_000)), ("1m".to_owned(), "1d".to_owned()));
+        assert_eq!(said(0), "0s");
     }
 
     #[test]

@@ -4,9 +4,9 @@ use maud::{Markup, html};
 
 use super::connections;
 use super::state::State;
-use super::text::{seen, signed_bytes, since};
+use super::text::{signed_bytes, since};
 use crate::finding::{Advice, Finding, Severity};
-use crate::human;
+use crate::human::{self, printable};
 use crate::report::Report;
 
 /// Findings that are open from the start.
@@ -42,7 +42,7 @@ fn one(report: &Report, finding: &Finding, place: usize) -> Markup {
                 (state.sign())
                 span.what {
                     strong.severity { (state.word()) } " " code.kind { (finding.kind.label()) }
-                    span.summary { (seen(&finding.summary)) }
+                    span.summary { (printable(&finding.summary)) }
                 }
             }
             div.body {
@@ -60,7 +60,7 @@ fn one(report: &Report, finding: &Finding, place: usize) -> Markup {
                 }
                 @if !finding.evidence.is_empty() {
                     h3 { "What shows it" }
-                    ul.evidence { @for fact in &finding.evidence { li data-name=(fact.name) data-value=(fact.value) { (seen(&fact.text)) } } }
+                    ul.evidence { @for fact in &finding.evidence { li data-name=(fact.name) data-value=(fact.value) { (printable(&fact.text)) } } }
                 }
                 @if !finding.advice.is_empty() {
                     h3 { "What to do" }
@@ -86,8 +86,8 @@ fn one(report: &Report, finding: &Finding, place: usize) -> Markup {
 fn advise(advice: &Advice) -> Markup {
     html! {
         li {
-            (seen(&advice.text))
-            @if let Some(command) = &advice.command { div.command { code { (seen(command)) } } }
+            (printable(&advice.text))
+            @if let Some(command) = &advice.command { div.command { code { (printable(command)) } } }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The status page: a report as HTML that needs nothing else. Pure.
 //!
 //! Everything is said without JavaScript; the script only renews the page and spares the reader a reload. Names and
-//! paths come from whoever may start a process: every text of a report goes through [`text::seen`], and maud escapes it.
+//! paths come from whoever may start a process: every text of a report goes through [`printable`], and maud escapes it.
 
 mod connections;
 mod findings;
@@ -18,9 +18,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use ring::digest::{SHA256, digest};
 
+use crate::human::printable;
 use crate::report::Report;
 use state::State;
-use text::{at, seen};
+use text::at;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -55,7 +56,7 @@ pub fn render(report: &Report, telemetry_path: &str) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="make" content=(*MAKE);
-                title { (state.word()) ": " (seen(&report.hostname)) " \u{2013} TCP memory" }
+                title { (state.word()) ": " (printable(&report.hostname)) " \u{2013} TCP memory" }
                 // Or the browser asks for /favicon.ico.
                 link rel="icon" href="data:,";
                 noscript { meta http-equiv="refresh" content=(interval.ceil()); }
@@ -89,8 +90,8 @@ fn blind_spots(report: &Report) -> Markup {
                 ul.spots {
                     @for spot in &report.blind_spots {
                         li {
-                            (seen(&spot.what))
-                            @if let Some(cure) = &spot.cure { " " span.cure { "Cure: " (seen(cure)) "." } }
+                            (printable(&spot.what))
+                            @if let Some(cure) = &spot.cure { " " span.cure { "Cure: " (printable(cure)) "." } }
                         }
                     }
                 }
@@ -109,7 +110,7 @@ fn footer(report: &Report, telemetry_path: &str) -> Markup {
                 a href="/-/ready" { "Readiness" }
             }
             p {
-                (seen(&report.generator.name)) " " (seen(&report.generator.version))
+                (printable(&report.generator.name)) " " (printable(&report.generator.version))
                 @if let Some(timestamp) = report.timestamp { ", sample of " (at(timestamp)) }
             }
         }

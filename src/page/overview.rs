@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::state::State;
-use super::text::{at, bytes, count, seconds, seen, signed_bytes};
-use crate::human;
+use super::text::{at, bytes, count, seconds, signed_bytes};
+use crate::human::{self, printable};
 use crate::report::{BufferSizes, HostReport, Levels, Report};
 
 /// Host and verdict, coloured by the worst finding.
@@ -17,10 +17,10 @@ pub(super) fn banner(report: &Report, state: State) -> Markup {
             div {
                 p.state {
                     strong { (state.word()) }
-                    " " bdi.host { (seen(&report.hostname)) }
+                    " " bdi.host { (printable(&report.hostname)) }
                     @if worst > 0 { " \u{b7} " a href="#findings" { (human::count(worst as u64, "finding")) } }
                 }
-                h1 #verdict { (seen(&report.verdict)) }
+                h1 #verdict { (printable(&report.verdict)) }
                 p.sampled {
                     @if let Some(timestamp) = report.timestamp {
                         "Sample of " (at(timestamp)) span #age {} ", one every " (seconds(watch.interval_seconds))

@@ -6,8 +6,8 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::scale::{ByteAxis, HEIGHT, Run, TimeAxis, WIDTH, area, gaps, line, runs};
-use super::text::{clock, rfc3339, seen, signed_bytes};
-use crate::human;
+use super::text::{clock, rfc3339, signed_bytes};
+use crate::human::{self, printable};
 use crate::report::{Levels, Report};
 use crate::series::Point;
 
@@ -230,7 +230,7 @@ fn bands(history: &[Point]) -> Vec<Band> {
         .cloned()
         .map(|(pid, name)| Band {
             class: format!("owner-{}", pids.iter().position(|other| *other == pid).unwrap_or(0)),
-            name: format!("{} ({pid})", seen(&name)),
+            name: format!("{} ({pid})", printable(&name)),
             of: Box::new(move |point| of(point, pid, &name)),
         })
         .collect();

@@ -7,9 +7,9 @@ use maud::{Markup, html};
 
 use super::connections::{self, stalled};
 use super::findings::of_all;
-use super::text::{bytes, count, seen, signed_bytes, since};
+use super::text::{bytes, count, signed_bytes, since};
 use crate::finding::because;
-use crate::human;
+use crate::human::{self, printable};
 use crate::predicament::Activity;
 use crate::report::{CauseReport, ProcessReport, Report};
 
@@ -52,12 +52,12 @@ fn row(report: &Report, process: &ProcessReport, most: i64) -> Markup {
     let id = process.pid.map_or("process-other".to_owned(), |pid| format!("process-{pid}"));
     let cell = |name: &str, value: Markup| html! { span.cell.num { span.head { (name) " " } (value) } };
     html! {
-        details.row #(id) data-pid=[process.pid] data-process=(seen(&process.process)) data-memory=(process.memory_bytes)
+        details.row #(id) data-pid=[process.pid] data-process=(printable(&process.process)) data-memory=(process.memory_bytes)
             data-unread=(process.receive_queue_bytes) data-sockets=(process.sockets) {
             summary {
                 span.cell.who {
                     @match process.pid {
-                        Some(pid) => { bdi.name { @if process.process.is_empty() { "(no name)" } @else { (seen(&process.process)) } } " " span.pid { "pid " (pid) } },
+                        Some(pid) => { bdi.name { @if process.process.is_empty() { "(no name)" } @else { (printable(&process.process)) } } " " span.pid { "pid " (pid) } },
                         None => span.name { "all other processes" },
                     }
                 }
@@ -113,7 +113,7 @@ fn causes(causes: &[CauseReport]) -> Markup {
 }
 
 fn inside(process: &ProcessReport) -> Markup {
-    let named = |name: &str, value: &str| html! { @if !value.is_empty() { dt { (name) } dd.long { code { (seen(value)) } } } };
+    let named = |name: &str, value: &str| html! { @if !value.is_empty() { dt { (name) } dd.long { code { (printable(value)) } } } };
     html! {
         dl.facts {
             @if let Some(predicament) = process.predicament {
@@ -167,7 +167,7 @@ fn doing(activity: &Activity) -> Markup {
                 @for group in &activity.threads {
                     li {
                         (group.count) " " (group.state.label())
-                        @if !group.wait_channel.is_empty() { " in " code { (seen(&group.wait_channel)) } }
+                        @if !group.wait_channel.is_empty() { " in " code { (printable(&group.wait_channel)) } }
                     }
                 }
                 @if activity.threads_not_read > 0 { li { (activity.threads_not_read) " not read" } }
@@ -185,7 +185,7 @@ fn doing(activity: &Activity) -> Markup {
             dt { "throttled" } dd { (percent(share)) " of the time, by a CPU quota" }
         }
         @if activity.tracer_pid != 0 { dt { "traced by" } dd { "pid " (activity.tracer_pid) } }
-        @if activity.frozen == Some(true) { dt { "frozen" } dd.long { "by " code { (seen(&activity.freezer)) } } }
+        @if activity.frozen == Some(true) { dt { "frozen" } dd.long { "by " code { (printable(&activity.freezer)) } } }
         @if let Some(open) = activity.open_fds {
             dt { "file descriptors" }
             dd { (count(open)) @if let Some(limit) = activity.fd_limit { " of " (count(limit)) } }

@@ -1,55 +1,10 @@
 //! Texts and numbers as the page shows them.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use maud::{Markup, html};
 
 use crate::human;
-
-/// Characters that show nothing, or change how others show: of Unicode's categories Cc, Cf, Zl and Zp those that are
-/// assigned. A process may be called whatever it likes, and must not look like another.
-const UNSEEN: [(char, char); 20] = [
-    ('\0', '\u{1f}'),
-    ('\u{7f}', '\u{9f}'),
-    ('\u{ad}', '\u{ad}'),
-    ('\u{34f}', '\u{34f}'),
-    ('\u{600}', '\u{605}'),
-    ('\u{61c}', '\u{61c}'),
-    ('\u{6dd}', '\u{6dd}'),
-    ('\u{70f}', '\u{70f}'),
-    ('\u{890}', '\u{891}'),
-    ('\u{8e2}', '\u{8e2}'),
-    ('\u{115f}', '\u{1160}'),
-    ('\u{180b}', '\u{180f}'),
-    ('\u{200b}', '\u{200f}'),
-    ('\u{2028}', '\u{202e}'),
-    ('\u{2060}', '\u{206f}'),
-    ('\u{fe00}', '\u{fe0f}'),
-    ('\u{feff}', '\u{feff}'),
-    ('\u{fff9}', '\u{fffb}'),
-    ('\u{1d173}', '\u{1d17a}'),
-    ('\u{e0000}', '\u{e0fff}'),
-];
-
-/// A text of a report with everything in it visible: `\n`, `\u{202e}`.
-pub(super) fn seen(text: &str) -> Cow<'_, str> {
-    let is_unseen = |one: char| UNSEEN.iter().any(|(first, last)| (*first..=*last).contains(&one));
-    if !text.chars().any(is_unseen) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 16);
-    for one in text.chars() {
-        if is_unseen(one) {
-            // Writing to a String cannot fail.
-            let _ = write!(shown, "{}", one.escape_default());
-        } else {
-            shown.push(one);
-        }
-    }
-    Cow::Owned(shown)
-}
 
 /// Bytes with the exact number beside them.
 pub(super) fn bytes(number: u64) -> Markup {
@@ -116,15 +71,6 @@ pub(super) fn since(timestamp: f64, now: Option<f64>) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_hides() {
-        assert_eq!(seen("nginx: worker"), "nginx: worker");
-        assert_eq!(seen("h\u{e9}t\u{e9}\u{5d0}"), "h\u{e9}t\u{e9}\u{5d0}", "other scripts are names");
-        assert_eq!(seen("a\nb\t\u{1b}[2J"), "a\\nb\\t\\u{1b}[2J");
-        assert_eq!(seen("\u{202e}xcod\u{2066}\u{200b}"), "\\u{202e}xcod\\u{2066}\\u{200b}");
-        assert_eq!(seen("\u{e0041}\u{feff}"), "\\u{e0041}\\u{feff}");
-    }
 
     #[test]
     fn numbers_and_times() {

@@ -10,6 +10,7 @@ mod actor;
 mod churn;
 mod daemon;
 mod diagnose;
+mod findings;
 mod holding;
 mod host;
 mod life_cycle;

@@ -274,8 +274,27 @@ def release_lock():
     stuck.release()
 
 
+def deadlock():
+    """Two threads take two locks in opposite order, and this one, which takes orders, waits for them for ever after its
+    answer."""
+    locks = threading.Lock(), threading.Lock()
+    both = threading.Barrier(2)
+
+    def take(first, second):
+        with locks[first]:
+            both.wait()
+            with locks[second]:
+                pass
+
+    for first in (0, 1):
+        spawn(take, first, 1 - first)
+    print(json.dumps({"answer": None}), flush=True)
+    locks[0].acquire()
+    locks[0].acquire()
+
+
 OPERATIONS = [
-    accept, accept_all, churn, churned, close, connect, drain, fill, fork, free_port, hold_lock, letter_box, listen,
+    accept, accept_all, churn, churned, close, connect, deadlock, drain, fill, fork, free_port, hold_lock, letter_box, listen,
     pairs, post, private_connect, private_report, reap, receive, release_lock, rename, report, reset, send, serve,
     shutdown, stream, take, visit, workload_names,
 ]  # fmt: skip
