@@ -58,13 +58,14 @@ pub fn about(kind: FindingKind, severity: Severity, summary: String) -> Finding 
     }
 }
 
-/// The points that something must have lasted over; `None` while there are too few.
+/// The points that something must have lasted over: those of `span`, or more where samples are farther apart; `None` while
+/// there are too few.
 pub fn lasting(seen: Seen<'_>, span: Duration) -> Option<Vec<&Point>> {
-    if seen.series.watched() < span {
+    if seen.series.watched() < span || seen.series.points().len() < POINTS_MIN {
         return None;
     }
-    let points: Vec<&Point> = seen.series.recent(span).collect();
-    (points.len() >= POINTS_MIN).then_some(points)
+    let count = seen.series.recent(span).count().max(POINTS_MIN);
+    Some(seen.series.points().skip(seen.series.points().len() - count).collect())
 }
 
 /// Since when, looking back from now, every point has shown it.

@@ -401,3 +401,20 @@ fn the_two_ends_of_a_connection_are_linked() {
     assert!(findings[2].advice[0].text.contains("reader (pid 3)"), "{:?}", findings[2].advice);
     assert_eq!(findings[1].pinned_bytes, 0);
 }
+
+/// With samples farther apart than `--stall.after` three of them must agree.
+#[test]
+fn rare_samples_are_enough() {
+    let mut series = Series::new(Duration::from_mins(5));
+    let host = quiet_host();
+    let mut found = Vec::new();
+    for tick in 0..4 {
+        let mut sample = sample(Vec::new());
+        (sample.timestamp, sample.unattributed) = (f64::from(tick * 300), Some(9 * MIB));
+        series.push(Point::of(&host, &sample));
+        found.push(
+            find(Seen { series: &series, host: &host, sample: &sample, stall_after: STALL_AFTER }).len(),
+        );
+    }
+    assert_eq!(found, [0, 0, 1, 1]);
+}

@@ -11,7 +11,7 @@ use skmem_exporter::sample::FindingKind;
 
 use crate::actor::Actor;
 use crate::daemon::Daemon;
-use crate::host::{eventually, shared};
+use crate::host::{eventually, holds, shared};
 use crate::scrape::http_get;
 
 const MIB: u32 = 1 << 20;
@@ -148,4 +148,27 @@ fn a_frozen_cgroup_is_thawed_by_the_command_that_is_advised() {
             _ => Ok(()),
         }
     });
+}
+
+/// Only so many sockets are asked in a sample; the others get their turn, and keep their verdict meanwhile.
+#[test]
+fn more_culprits_than_are_asked_at_once_are_all_found() {
+    let _host = shared();
+    let mut culprit = Actor::start();
+    culprit.ask("pairs", json!({ "prefix": "p", "count": 1500, "size": 5000 }));
+    let daemon = Daemon::start_with(&["--stall.after=2s"]);
+    eventually("all of it not read", || {
+        let scrape = daemon.scrape();
+        let row = |name: &str, cause: &str| {
+            let labels = [("pid", culprit.pid.to_string()), ("cause", cause.to_owned())];
+            let labels: Vec<(&str, &str)> =
+                labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            scrape.find(name, &labels[..if cause.is_empty() { 1 } else { 2 }]).unwrap_or_default()
+        };
+        let all = row("skmem_process_tcp_memory_bytes", "");
+        let unread = row("skmem_process_tcp_memory_by_cause_bytes", "not_reading");
+        holds(|| format!("{unread} of {all}"), unread == all && all > i64::from(MIB))
+    });
+    let skipped = daemon.scrape().int("skmem_suspect_queries_total", &[("outcome", "skipped")]);
+    assert!(skipped > 0, "all could be asked at once: this proves nothing");
 }
