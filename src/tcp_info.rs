@@ -90,6 +90,40 @@ impl TcpInfo {
         self.options & WINDOW_SCALING != 0
     }
 
+    /// All of it in one line, in the kernel's words: sizes in bytes, times in milliseconds. What this kernel does not tell is
+    /// left out.
+    pub fn listing(&self) -> String {
+        let scale = if self.has_window_scaling() {
+            format!("wscale:{}", self.receive_window_scale)
+        } else {
+            "no wscale".to_owned()
+        };
+        let rtt = match self.receive_rtt_us {
+            0 => "rcv_rtt:none".to_owned(),
+            rtt => format!("rcv_rtt:{:.1}ms", f64::from(rtt) / 1e3),
+        };
+        let known = |name: &str, value: Option<u32>| value.map(|value| format!("{name}:{value}"));
+        [
+            known("rcv_wnd", self.receive_window),
+            known("snd_wnd", self.send_window),
+            Some(scale),
+            Some(rtt),
+            known("rcv_space", Some(self.receive_space)),
+            known("rcv_ssthresh", Some(self.receive_ssthresh)),
+            known("unacked", Some(self.unacked)),
+            known("notsent", self.not_sent),
+            known("retransmits", Some(self.retransmits.into())),
+            known("probes", Some(self.probes.into())),
+            known("rcv_ooopack", self.out_of_order_segments),
+            Some(format!("last_data_recv:{}ms", self.last_data_received_ms)),
+            Some(format!("last_ack_recv:{}ms", self.last_ack_received_ms)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ")
+    }
+
     /// Payload that the application has taken out of the queue: `bytes_received` less what is unread. A FIN counts in
     /// both and cancels out.
     pub fn consumed(&self, rqueue: u32) -> Option<u64> {
@@ -129,6 +163,18 @@ mod tests {
         assert_eq!(read.consumed(1001), Some(0));
         assert_eq!(read.consumed(1), Some(1000));
         assert_eq!((read.send_window, read.receive_window), (Some(65_535), Some(0)));
+    }
+
+    #[test]
+    fn the_listing_leaves_out_what_is_not_told() {
+        let all = TcpInfo::parse(&info(280)).unwrap().listing();
+        assert_eq!(
+            all,
+            "rcv_wnd:0 snd_wnd:65535 wscale:10 rcv_rtt:0.0ms rcv_space:0 rcv_ssthresh:0 unacked:9 notsent:77 \
+             retransmits:3 probes:1 rcv_ooopack:5 last_data_recv:1500ms last_ack_recv:200ms"
+        );
+        let old = TcpInfo::parse(&info(104)).unwrap().listing();
+        assert!(old.starts_with("wscale:10 ") && !old.contains("notsent"), "{old}");
     }
 
     #[test]

@@ -189,6 +189,12 @@ fn evidence(
         facts.push(Fact::new("accept_queue", listener.waiting.into(), Unit::Count, text));
     }
     facts.extend(windows(cause, connections));
+    let worst = connections.iter().find_map(|connection| connection.tcp_info.as_ref());
+    facts.extend(worst.map(|info| {
+        let age = Duration::from_millis(info.last_data_received_ms.into());
+        let text = format!("tcp_info of the worst: {}", info.listing());
+        Fact::new("last_data_received", age.as_secs_f64(), Unit::Seconds, text)
+    }));
     facts.extend(activity.into_iter().flat_map(doing));
     facts
 }

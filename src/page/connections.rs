@@ -24,7 +24,7 @@ pub(super) fn connections(connections: &[Connection], label: &str) -> Markup {
                         th scope="col" { "cause" }
                         th.num scope="col" { "stalled for" }
                         th.num scope="col" { abbr title="our receive window, as the peer knows it" { "rcv_wnd" } }
-                        th.num scope="col" { abbr title="round trip time, as the receiver estimates it" { "rcv_rtt" } }
+                        th scope="col" { "tcp_info" }
                         th.num scope="col" { abbr title="inode of its network namespace" { "netns" } }
                     }
                 }
@@ -52,12 +52,7 @@ fn row(connection: &Connection) -> Markup {
             td { span class={ "cause " (connection.cause.label()) } { (connection.cause.label()) } }
             td.num { @if connection.stalled.is_zero() { (none()) } @else { (human::duration(connection.stalled)) } }
             td.num { @match info.and_then(|info| info.receive_window) { Some(window) => (bytes(window.into())), None => (none()) } }
-            td.num {
-                @match info.map(|info| info.receive_rtt_us).filter(|rtt| *rtt > 0) {
-                    Some(rtt) => (format!("{:.1} ms", f64::from(rtt) / 1e3)),
-                    None => (none()),
-                }
-            }
+            td { @match info { Some(info) => code { (info.listing()) }, None => (none()) } }
             td.num { (connection.namespace) }
         }
     }
