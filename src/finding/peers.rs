@@ -56,11 +56,15 @@ pub fn link(findings: &mut [Finding]) {
         // Where the worst are all linked, so are the others of the same kind.
         let all = findings[sender].connections.len() as u64;
         let memory = if connections == all { findings[sender].memory_bytes } else { memory };
+        let least = if connections == all { "" } else { "at least " };
         let held = human::signed_bytes(memory);
-        let text = format!("{held} more at {sender_name} on this host, which sends to it");
+        let text = format!("{least}{held} more at {sender_name} on this host, which sends to it");
         findings[reader].pinned_bytes += memory;
         findings[reader].severity = findings[reader].severity.min(findings[sender].severity);
-        let _ = write!(findings[reader].summary, " {sender_name}, which sends to it, holds {held} for that.");
+        let _ = write!(
+            findings[reader].summary,
+            " {sender_name}, which sends to it, holds {least}{held} for that."
+        );
         findings[reader].evidence.insert(1, Fact::new("pinned_at_peer", memory as f64, Unit::Bytes, text));
         let text = format!("{connections} of the {all} worst connections lead to {reader_name} on this host");
         findings[sender].evidence.insert(1, Fact::new("local_peer", connections as f64, Unit::Count, text));

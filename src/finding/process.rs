@@ -189,14 +189,26 @@ fn evidence(
         facts.push(Fact::new("accept_queue", listener.waiting.into(), Unit::Count, text));
     }
     facts.extend(windows(cause, connections));
+    facts.extend(newest_unread(cause, connections));
+    facts.extend(activity.into_iter().flat_map(doing));
     let worst = connections.iter().find_map(|connection| connection.tcp_info.as_ref());
     facts.extend(worst.map(|info| {
-        let age = Duration::from_millis(info.last_data_received_ms.into());
         let text = format!("tcp_info of the worst: {}", info.listing());
-        Fact::new("last_data_received", age.as_secs_f64(), Unit::Seconds, text)
+        Fact::new("rcv_space", info.receive_space.into(), Unit::Bytes, text)
     }));
-    facts.extend(activity.into_iter().flat_map(doing));
     facts
+}
+
+/// How long even the newest of what is unread has been there, which may be longer than anybody has watched.
+fn newest_unread(cause: Cause, connections: &[Connection]) -> Option<Fact> {
+    if !matches!(cause, Cause::NotReading | Cause::CloseWait | Cause::HalfClosed) {
+        return None;
+    }
+    let unread = connections.iter().filter(|connection| connection.receive_queue_bytes > 1);
+    let ages = unread.filter_map(|connection| Some(connection.tcp_info.as_ref()?.last_data_received_ms));
+    let age = Duration::from_millis(ages.max()?.into());
+    let text = format!("on one of them the newest unread data has been there for {}", human::duration(age));
+    Some(Fact::new("newest_unread_data", age.as_secs_f64(), Unit::Seconds, text))
 }
 
 fn stalled(cause: Cause, stalled: Duration) -> Fact {
