@@ -51,37 +51,21 @@ impl Moment {
 /// A number that only grows, and since when it has been the same.
 #[derive(Debug, Clone, Copy)]
 struct Still {
-    /// Its low half: to be taken for the same, the number would have to move by a multiple of 4 GiB exactly.
-    value: u32,
+    value: u64,
     since: Moment,
 }
 
 impl Still {
     fn new(value: u64, now: Now) -> Self {
-        Self { value: low_half(value), since: Moment::at(now) }
+        Self { value, since: Moment::at(now) }
     }
 
     /// How long the number, which is `value` now, has been the same but for `slack`, given what was known before.
     fn update(known: &mut Option<Self>, value: Option<u64>, slack: u64, now: Now) -> Duration {
-        let still = known.filter(|still| value.is_some_and(|value| u64::from(still.growth(value)) <= slack));
+        let still = known.filter(|still| value.is_some_and(|value| value.abs_diff(still.value) <= slack));
         *known = still.or(value.map(|value| Self::new(value, now)));
         still.map_or(Duration::ZERO, |still| still.since.ago(now))
     }
-
-    /// How far it has grown to `value`.
-    fn growth(self, value: u64) -> u32 {
-        low_half(value).wrapping_sub(self.value)
-    }
-
-    /// Whether it is still ahead of `value`, which follows it by less than 2 GiB.
-    fn is_ahead_of(self, value: u64) -> bool {
-        self.growth(value) > u32::MAX / 2
-    }
-}
-
-#[allow(clippy::cast_possible_truncation)] // cut off on purpose
-fn low_half(value: u64) -> u32 {
-    value as u32
 }
 
 /// What is remembered of one socket.
@@ -116,9 +100,9 @@ struct Answers {
     is_shown: bool,
 }
 
-/// Suspects whose answers are remembered, in 4 MiB. Beyond them nobody new is asked: it takes half an hour already to ask
+/// Suspects whose answers are remembered, in 3 MiB. Beyond them nobody new is asked: it takes half an hour already to ask
 /// all of them twice at the default interval.
-const ANSWERS_MAX: usize = 50_000;
+const ANSWERS_MAX: usize = 28_000;
 
 /// What following a socket has shown so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,12 +221,11 @@ impl Followed {
         });
         let (consumed, received) = (info.consumed(socket.rqueue), info.bytes_received);
         let is_behind = answers.consumed.zip(consumed).is_some_and(|(before, consumed)| {
-            lingers(socket.rqueue, before.growth(consumed).into(), before.since.ago(now))
+            lingers(socket.rqueue, consumed.saturating_sub(before.value), before.since.ago(now))
         });
         let limited_now = is_behind && is_limited(&info, socket.rmem_alloc, rcvbuf);
         // Otherwise all that was unread then has been read since.
-        answers.lying =
-            answers.lying.filter(|then| consumed.is_some_and(|consumed| then.is_ahead_of(consumed)));
+        answers.lying = answers.lying.filter(|then| consumed.is_some_and(|consumed| consumed < then.value));
         let lying = *answers.lying.get_or_insert(Still::new(received.unwrap_or_default(), now));
         let hoarded = received.filter(|_| is_hoard(socket));
         let answer = Answer {

@@ -56,7 +56,7 @@ impl<K: Copy + Eq + Hash + Ord> Selection<K> {
     /// grows.
     pub fn choose(&mut self, candidates: impl IntoIterator<Item = Candidate<K>>, now: Duration) -> Chosen<K> {
         let well_below = self.threshold / WELL_BELOW_DIVISOR;
-        let mut eligible: Vec<(i64, K, Option<Duration>)> = Vec::new();
+        let mut eligible: Vec<(bool, i64, K, Option<Duration>)> = Vec::new();
         for Candidate { key, memory, must_show } in candidates {
             let below_since = match self.shown.get(&key) {
                 _ if must_show => None,
@@ -71,13 +71,15 @@ impl<K: Copy + Eq + Hash + Ord> Selection<K> {
                 None if memory >= self.threshold => None,
                 None => continue,
             };
-            eligible.push((memory, key, below_since));
+            eligible.push((must_show, memory, key, below_since));
         }
-        eligible.sort_unstable_by(|(a, a_key, _), (b, b_key, _)| b.cmp(a).then(a_key.cmp(b_key)));
+        // What is wrong may hold little, and has to be shown before what is merely large.
+        eligible.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)));
         let truncated = eligible.len().saturating_sub(self.limit) as u64;
         eligible.truncate(self.limit);
-        self.shown = eligible.iter().map(|(_, key, below_since)| (*key, *below_since)).collect();
-        Chosen { keys: eligible.into_iter().map(|(_, key, _)| key).collect(), truncated }
+        eligible.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.2.cmp(&b.2)));
+        self.shown = eligible.iter().map(|(_, _, key, below_since)| (*key, *below_since)).collect();
+        Chosen { keys: eligible.into_iter().map(|(_, _, key, _)| key).collect(), truncated }
     }
 }
 
@@ -103,6 +105,13 @@ mod tests {
         let mut candidates = held([(1, 100), (2, 3 * MIB)]);
         candidates[0].must_show = true;
         assert_eq!(selection.choose(candidates.clone(), at(0)).keys, [2, 1]);
+        let mut more = held([(2, 3 * MIB), (3, 2 * MIB)]);
+        more.push(candidates[0]);
+        assert_eq!(
+            selection.choose(more, at(0)),
+            Chosen { keys: vec![2, 1], truncated: 1 },
+            "before the large"
+        );
         candidates[0].must_show = false;
         assert_eq!(selection.choose(candidates.clone(), at(1)).keys, [2, 1], "it lingers as any other");
         candidates.extend(held([(3, 2 * MIB)]));

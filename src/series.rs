@@ -123,9 +123,13 @@ impl Series {
         }
     }
 
-    /// Adds the newest point. After a step of the clock backwards the older points mean nothing and are dropped.
+    /// Adds the newest point. After a step of the clock the older points mean nothing and are dropped; forwards, one that is
+    /// longer than all that is kept.
     pub fn push(&mut self, point: Point) {
-        if self.points.back().is_some_and(|last| last.timestamp >= point.timestamp) {
+        let steps = |last: &Point| {
+            last.timestamp >= point.timestamp || point.timestamp - last.timestamp > SPAN.as_secs_f64()
+        };
+        if self.points.back().is_some_and(steps) {
             self.points.clear();
             self.began = None;
         }
@@ -197,13 +201,15 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_begins_anew() {
-        let mut series = Series::new(Duration::from_secs(15));
-        for timestamp in [100.0, 115.0, 30.0, 45.0] {
-            series.push(at(timestamp));
+    fn a_clock_that_steps_begins_anew() {
+        for step in [30.0, 1.7e9] {
+            let mut series = Series::new(Duration::from_secs(15));
+            for timestamp in [100.0, 115.0, step, step + 15.0] {
+                series.push(at(timestamp));
+            }
+            assert_eq!(series.points().len(), 2);
+            assert_eq!(series.watched(), Duration::from_secs(15));
         }
-        assert_eq!(series.points().len(), 2);
-        assert_eq!(series.watched(), Duration::from_secs(15));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The few sockets of each owner that an engineer would look at first. Pure, and bounded whatever streams by.
 
 use std::cmp::Reverse;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -10,7 +11,7 @@ use crate::cause::{Verdict, Verdicts};
 use crate::sample::{Cause, Connection, ListenerQueue, Worst};
 use crate::socket::Socket;
 
-/// Connections, and listeners, kept of each owner: what one looks at before going to `ss` for the rest.
+/// Connections of each cause, and listeners, kept of each owner: what one looks at before going to `ss` for the rest.
 pub const KEPT_MAX: usize = 10;
 
 /// An active socket with less memory says nothing that the sums do not. Half of a new socket's receive buffer.
@@ -19,20 +20,23 @@ const ACTIVE_FLOOR: i64 = 64 * 1024;
 /// Of somebody of whom nothing was worth keeping.
 const NONE: &Worst = &Worst { connections: Vec::new(), listeners: Vec::new() };
 
-/// Order among the sockets of one owner: stalled before active, then by memory, then by how long.
-type Rank = (bool, i64, Duration);
+/// Order among the sockets of one owner: stalled before active, then by memory, then by how long. Among equals by their two
+/// ends, whichever is ours: two owners with the ends of the same connections keep the same ones.
+type Rank = (bool, i64, Duration, Reverse<[Option<SocketAddr>; 2]>);
 
 /// What is kept of each owner.
 #[derive(Debug, Default)]
 pub struct WorstOf(HashMap<Holder, Worst>);
 
 impl WorstOf {
-    /// Keeps a connection, if it is among the worst of `holder` so far.
+    /// Keeps a connection, if it is among the worst of `holder` and of its cause so far.
     pub fn offer(&mut self, holder: Holder, connection: Connection) {
         let kept = &mut self.0.entry(holder).or_default().connections;
+        let cause = connection.cause;
         kept.push(connection);
-        if kept.len() > KEPT_MAX {
-            let least = (0..kept.len()).min_by_key(|index| rank(&kept[*index])).unwrap_or_default();
+        let alike = || (0..kept.len()).filter(|index| kept[*index].cause == cause);
+        if alike().count() > KEPT_MAX {
+            let least = alike().min_by_key(|index| rank(&kept[*index])).unwrap_or_default();
             kept.swap_remove(least);
         }
     }
@@ -55,15 +59,16 @@ impl WorstOf {
     /// What was kept of `holder`, worst first.
     pub fn take(&mut self, holder: Holder) -> Worst {
         let mut worst = self.0.remove(&holder).unwrap_or_default();
-        // Equals in the order of their addresses, so that they do not change places from sample to sample.
-        worst.connections.sort_by_key(|one| (Reverse(rank(one)), one.local, one.remote));
+        worst.connections.sort_by_key(|one| Reverse(rank(one)));
         worst.listeners.sort_by_key(|listener| (Reverse(listener.waiting), listener.local));
         worst
     }
 }
 
 fn rank(connection: &Connection) -> Rank {
-    (connection.cause != Cause::Active, connection.memory_bytes, connection.stalled)
+    let mut ends = [connection.local, connection.remote];
+    ends.sort_unstable();
+    (connection.cause != Cause::Active, connection.memory_bytes, connection.stalled, Reverse(ends))
 }
 
 /// Whether a socket can be among the worst at all.
@@ -147,7 +152,11 @@ mod tests {
                 }
             }
             all.sort_unstable_by(|a, b| b.cmp(a));
-            all.truncate(KEPT_MAX);
+            let (mut stalled, mut active): (Vec<_>, Vec<_>) = all.into_iter().partition(|(is_stalled, _)| *is_stalled);
+            stalled.truncate(KEPT_MAX);
+            active.truncate(KEPT_MAX);
+            stalled.append(&mut active);
+            let all = stalled;
             let kept = worst.take(HOLDER).connections;
             let kept: Vec<_> =
                 kept.iter().map(|kept| (kept.cause != Cause::Active, kept.memory_bytes)).collect();

@@ -77,9 +77,7 @@ pub fn for_process(culprit: &Culprit<'_>) -> Vec<Advice> {
         Cause::OutOfOrder => {
             advice.push(run(
                 "See whether segments are lost on the way.",
-                format!(
-                    "nsenter -t {pid} -n nstat -az TcpExtTCPOFOQueue TcpExtTCPOFODrop TcpExtTCPRcvCollapsed"
-                ),
+                format!("nsenter -t {pid} -n sh -c 'nstat -n; sleep 5; nstat -z TcpExtTCPOFOQueue TcpExtTCPOFODrop'"),
             ));
             advice.push(run("See the connections; rcv_ooopack counts what came out of order.", list("")));
             advice.push(consider(
@@ -153,10 +151,16 @@ fn release(culprit: &Culprit<'_>) -> Option<Advice> {
             run("One of its threads never pauses; see in what.", format!("perf top -p {pid}"))
         }
         Predicament::Throttled => {
-            let cgroup = culprit.info.map_or("", |info| info.cgroup.as_str());
             let text = "Its CPU quota holds it back; raise that, or give it less to do.";
-            below_cgroupfs(cgroup, "cpu.stat")
-                .map_or_else(|| consider(text), |files| run(text, format!("cat {files}")))
+            let cgroup = culprit.info.map_or("", |info| info.cgroup.as_str());
+            match plain_cgroup(cgroup) {
+                Some(path) => {
+                    let files =
+                        ["", "/unified", "/cpu"].map(|mount| format!("/sys/fs/cgroup{mount}{path}/cpu.stat"));
+                    run(text, format!("cat {} 2>/dev/null", files.join(" ")))
+                }
+                None => consider(text),
+            }
         }
         Predicament::WaitsElsewhere => run("It waits for something else; see for what.", stacks),
         Predicament::Idle => run(
@@ -172,28 +176,29 @@ fn release(culprit: &Culprit<'_>) -> Option<Advice> {
 
 fn thaw(culprit: &Culprit<'_>, activity: &Activity) -> Advice {
     let container = culprit.info.map(|info| info.container_id.as_str()).filter(|id| !id.is_empty());
-    let files = ["cgroup.freeze", "freezer.state"].map(|file| below_cgroupfs(&activity.freezer, file));
-    match (container, files) {
+    match (container, plain_cgroup(&activity.freezer)) {
         (Some(id), _) => {
             run("Its container is paused; let it go on.", format!("docker unpause {}", short(id)))
         }
-        (None, [Some(unified), Some(legacy)]) => run(
+        (None, Some(path)) => run(
             "Its cgroup is frozen; thaw it.",
             format!(
-                "for f in {unified}; do echo 0 > \"$f\"; done; for f in {legacy}; do echo THAWED > \"$f\"; done"
+                "for f in /sys/fs/cgroup{path}/cgroup.freeze /sys/fs/cgroup/unified{path}/cgroup.freeze; do \
+                 [ ! -e $f ] || echo 0 > $f; done; \
+                 f=/sys/fs/cgroup/freezer{path}/freezer.state; [ ! -e $f ] || echo THAWED > $f"
             ),
         ),
-        _ => consider("Its cgroup is frozen; thaw it (cgroup.freeze, or freezer.state of cgroup v1)."),
+        (None, None) => {
+            consider("Its cgroup is frozen; thaw it (cgroup.freeze, or freezer.state of cgroup v1).")
+        }
     }
 }
 
-/// The files of this name that a cgroup has, as a word of a shell that lists them, whichever hierarchy it is in. Paths
-/// come from whoever may create cgroups and go into a root shell: `None` for one that is not plain.
-fn below_cgroupfs(cgroup: &str, file: &str) -> Option<String> {
-    is_plain(cgroup, "/_.:@-").then(|| {
-        let cgroup = cgroup.trim_end_matches('/');
-        format!("$(find /sys/fs/cgroup -path '*{cgroup}/{file}')")
-    })
+/// A cgroup's path as it may stand in a command. Paths come from whoever may create cgroups, and the command is run by
+/// root: `None` for one that is not plain, and for the root, of which everybody is a part.
+fn plain_cgroup(path: &str) -> Option<&str> {
+    let path = path.trim_end_matches('/');
+    (path.starts_with('/') && !path.contains("..") && is_plain(path, "/_.:@-")).then_some(path)
 }
 
 fn is_plain(text: &str, others: &str) -> bool {
@@ -206,6 +211,8 @@ fn restart(culprit: &Culprit<'_>) -> Advice {
     let info = culprit.info;
     let named = |name: fn(&ProcessInfo) -> &str| info.map(name).filter(|name| !name.is_empty());
     let unit = named(|info| &info.systemd_unit)
+        // A user's services are all below his manager's unit, which is not to be restarted for one of them.
+        .filter(|unit| !unit.starts_with("user@"))
         .filter(|unit| unit.strip_suffix(".service").is_some_and(|name| is_plain(name, "_.:@-")));
     if let Some(uid) = named(|info| &info.pod_uid) {
         return run(

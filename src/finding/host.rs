@@ -192,11 +192,13 @@ fn orphan_memory(seen: Seen<'_>) -> Option<Finding> {
 fn orphan_advice() -> Vec<Advice> {
     vec![
         run(
-            "See them, their peers and their timers. No process holds them, so restarting one does not help.",
+            "See them, their peers and their timers, in the namespace they are in. No process holds them, so restarting \
+             one does not help.",
             "ss -tanmo state fin-wait-1 state closing state last-ack",
         ),
         run(
-            "The kernel resets them after net.ipv4.tcp_orphan_retries retransmissions or probes (0 means 8); fewer end them sooner.",
+            "The kernel gives them up by itself: where nobody answers after net.ipv4.tcp_orphan_retries retransmissions (0 \
+             means 8), where the peer answers and does not read after some five minutes. Its application is the one to look at.",
             "sysctl net.ipv4.tcp_orphan_retries",
         ),
     ]

@@ -27,15 +27,20 @@ struct Pinned {
 /// Links the findings about the two ends of connections within the host, as far as both ends are among the worst.
 pub fn link(findings: &mut [Finding]) {
     let waits = |finding: &Finding| finding.kind == FindingKind::PeerNotReading;
-    let mut readers: HashMap<Ends, usize> = HashMap::new();
+    let mut readers: HashMap<Ends, Vec<(u64, usize)>> = HashMap::new();
     for (index, finding) in findings.iter().enumerate().filter(|(_, finding)| !waits(finding)) {
-        readers.extend(finding.connections.iter().filter_map(ends).map(|ends| (ends, index)));
+        for connection in &finding.connections {
+            if let Some(ends) = ends(connection) {
+                readers.entry(ends).or_default().push((connection.namespace, index));
+            }
+        }
     }
     let mut pinned: Vec<Pinned> = Vec::new();
     for (sender, finding) in findings.iter().enumerate().filter(|(_, finding)| waits(finding)) {
         for connection in &finding.connections {
             let Some((local, remote)) = ends(connection) else { continue };
-            let Some(&reader) = readers.get(&(remote, local)) else { continue };
+            let candidates = readers.get(&(remote, local)).map_or(&[][..], Vec::as_slice);
+            let Some(reader) = other_end(connection.namespace, local, candidates) else { continue };
             let known = pinned.iter_mut().find(|pinned| (pinned.reader, pinned.sender) == (reader, sender));
             match known {
                 Some(known) => {
@@ -72,6 +77,17 @@ pub fn link(findings: &mut [Finding]) {
             .advice
             .insert(0, consider(format!("See to {reader_name} first: it is the one that does not read.")));
     }
+}
+
+/// Whose of the candidates the other end is: the one of the same namespace, or the only one there is. Every namespace has a
+/// loopback of its own, and so the same addresses.
+fn other_end(namespace: u64, local: SocketAddr, candidates: &[(u64, usize)]) -> Option<usize> {
+    let here = candidates.iter().find(|(theirs, _)| *theirs == namespace);
+    let there = match candidates {
+        [one] if !local.ip().is_loopback() => Some(one),
+        _ => None,
+    };
+    here.or(there).map(|(_, reader)| *reader)
 }
 
 fn ends(connection: &Connection) -> Option<Ends> {

@@ -19,6 +19,8 @@ const PROJECTION_SPAN: Duration = Duration::from_mins(5);
 const HORIZON: Duration = Duration::from_hours(4);
 /// Memory by which it must have risen: less comes and goes with traffic. Bytes.
 const RISE: u64 = 16 << 20;
+/// And by which part of what it was, in tenths: of gigabytes, traffic moves more than that floor.
+const RISE_TENTHS: u64 = 1;
 /// Segments received may have risen by this factor and still count as flat.
 const FLAT: f64 = 1.25;
 
@@ -65,7 +67,7 @@ fn drops(seen: Seen<'_>) -> Option<Finding> {
     Some(Finding {
         evidence,
         advice: vec![
-            run("See which counters rise.", "nstat -az 'TcpExt*Drop*' 'TcpExt*Prune*'"),
+            run("See which counters rise.", "nstat -n; sleep 5; nstat 'TcpExt*Drop*' 'TcpExt*Prune*'"),
             consider(
                 "Sockets that are full drop what their peers still send: deal with whoever does not read, below.",
             ),
@@ -89,14 +91,22 @@ fn median(points: &[&Point], figure: impl Fn(&Point) -> Option<u64>) -> Option<u
     values.get(values.len() / 2).copied()
 }
 
-/// The medians of TCP memory over the first, the middle and the last third of some points, if each is above the one before
-/// and all of it is a rise worth telling.
+/// The medians of TCP memory over the first and the last third of some points, if it has risen from third to third without
+/// ever falling back, and by so much that it is worth telling.
 fn steady_rise(points: &[&Point]) -> Option<(u64, u64)> {
     let thirds: Vec<&[&Point]> = points.chunks(points.len().div_ceil(3)).collect();
     let [first, middle, last] = thirds.as_slice() else { return None };
-    let memory = |points| median(points, |point| point.tcp_memory_bytes);
-    let (first, middle, last) = (memory(first)?, memory(middle)?, memory(last)?);
-    (first < middle && middle < last && last - first >= RISE).then_some((first, last))
+    let memory = |point: &&Point| point.tcp_memory_bytes;
+    let falls_back = |before: &[&Point], after: &[&Point]| {
+        before.iter().filter_map(memory).max() >= after.iter().filter_map(memory).min()
+    };
+    let (before, after) =
+        (median(first, |point| point.tcp_memory_bytes)?, median(last, |point| point.tcp_memory_bytes)?);
+    let is_steady = !falls_back(first, last)
+        && median(first, |point| point.tcp_memory_bytes) < median(middle, |point| point.tcp_memory_bytes)
+        && median(middle, |point| point.tcp_memory_bytes) < median(last, |point| point.tcp_memory_bytes);
+    let enough = RISE.max(before / 10 * RISE_TENTHS);
+    (is_steady && after.saturating_sub(before) >= enough).then_some((before, after))
 }
 
 fn without_traffic(seen: Seen<'_>) -> Option<Finding> {

@@ -120,13 +120,14 @@ impl Rows {
         owners: &Owners,
         now: Duration,
     ) -> HashMap<ProcessId, Activity> {
-        let is_read = |id: &ProcessId| {
-            account.processes.get(id).is_some_and(|sums| {
-                (self.reads_ahead && sums.memory >= MEMORY_FLOOR)
-                    || has_finding(sums, worst.of(Holder::Process(*id)))
-            })
-        };
-        let pids = shown.iter().copied().filter(is_read).filter_map(|id| Some((id, owners.pid(id)?)));
+        let sums = |id: &ProcessId| account.processes.get(id);
+        let (culprits, others): (Vec<ProcessId>, Vec<ProcessId>) = shown
+            .iter()
+            .partition(|id| sums(id).is_some_and(|sums| has_finding(sums, worst.of(Holder::Process(**id)))));
+        let ahead = others
+            .into_iter()
+            .filter(|id| self.reads_ahead && sums(id).is_some_and(|sums| sums.memory >= MEMORY_FLOOR));
+        let pids = culprits.into_iter().chain(ahead).filter_map(|id| Some((id, owners.pid(id)?)));
         let pids: Vec<(ProcessId, u32)> = pids.take(ACTIVITIES_MAX).collect();
         self.activities.read(&pids, now)
     }

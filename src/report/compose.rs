@@ -89,8 +89,7 @@ fn verdict(
         return format!("Healthy: TCP holds {held}{of}, and nobody who holds it has stopped.");
     };
     // The state of the host is the headline; whoever caused it is the answer.
-    let culprit = findings.iter().filter(|finding| finding.subject.pid().is_some());
-    let culprit = culprit.max_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.memory_bytes));
+    let culprit = findings.iter().find(|finding| finding.subject.pid().is_some());
     match culprit {
         Some(culprit) if first.subject.pid().is_none() && first.severity == Severity::Critical => {
             format!("{} {}", first.summary, culprit.summary)
@@ -102,6 +101,7 @@ fn verdict(
 
 fn host_report(host: &HostFigures, sample: Option<&Sample>) -> HostReport {
     let class = |class: OwnerClass| sample.map_or(0, |sample| sample.attributed[class as usize]);
+    let whole = sample.filter(|sample| sample.is_of_whole_host);
     let sizes = |levels: BufferLevels| BufferSizes {
         min_bytes: levels.min,
         default_bytes: levels.default,
@@ -128,12 +128,13 @@ fn host_report(host: &HostFigures, sample: Option<&Sample>) -> HostReport {
         accept_queue_bytes: class(OwnerClass::AcceptQueue),
         orphan_bytes: class(OwnerClass::Orphan),
         unresolved_bytes: class(OwnerClass::Unresolved),
-        unattributed_bytes: sample.and_then(|sample| sample.unattributed),
+        // Of a part of the host they would be the other parts' sockets.
+        unattributed_bytes: whole.and_then(|sample| sample.unattributed),
         unattributed_bound_bytes: sample.and_then(|sample| sample.unattributed_bound),
         sockets_allocated: host.sockets_allocated,
         orphan_sockets: host.orphan_sockets,
         orphan_sockets_limit: host.orphan_sockets_limit,
-        hidden_sockets: host.hidden_sockets,
+        hidden_sockets: whole.and(host.hidden_sockets),
         sockets: sockets.collect(),
         receive_buffer_limit: host.receive_buffer_limit.map(sizes),
         send_buffer_limit: host.send_buffer_limit.map(sizes),
@@ -200,7 +201,9 @@ fn blind_spots(context: &Context, exposed: &Exposed) -> Vec<BlindSpot> {
     if unresolved >= UNRESOLVED_TOLD {
         tell(
             format!("{} are held by nobody we can see.", human::signed_bytes(unresolved)),
-            Some("give CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, or run as root on the host"),
+            Some(
+                "run as root, or with CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, and in the host's pid namespace",
+            ),
         );
     }
     if sample.unasked > 0 {
