@@ -79,6 +79,8 @@ pub struct Account {
     pub classes: [u64; OwnerClass::ALL.len()],
     /// Sums of each process that owns a socket, accept queues included.
     pub processes: HashMap<ProcessId, SocketSums>,
+    /// Sums of what no process we can see owns.
+    pub unresolved: SocketSums,
     /// Sums by cgroup id; sockets without one (old kernels) are in none.
     pub cgroups: HashMap<u64, CgroupSums>,
 }
@@ -101,8 +103,13 @@ impl Account {
             cgroup.memory += memory;
             cgroup.receive_queue += receive_queue;
         }
-        let (Owner::Process(process) | Owner::AcceptQueue(process)) = owner else { return };
-        let sums = self.processes.entry(process).or_default();
+        let sums = match owner {
+            Owner::Process(process) | Owner::AcceptQueue(process) => {
+                self.processes.entry(process).or_default()
+            }
+            Owner::Unresolved => &mut self.unresolved,
+            Owner::Orphan => return,
+        };
         sums.memory += memory;
         sums.receive_memory += u64::from(socket.rmem_alloc);
         sums.send_memory += u64::from(socket.wmem_queued);
@@ -218,7 +225,8 @@ mod tests {
             for sums in account.processes.values() {
                 rows.merge(sums);
             }
-            let [process, accept_queue, ..] = account.attributed;
+            let [process, accept_queue, _, unresolved] = account.attributed;
+            prop_assert_eq!(account.unresolved.memory, unresolved);
             prop_assert_eq!(rows.memory, process + accept_queue);
             prop_assert_eq!(rows.accept_queue_memory, accept_queue);
             prop_assert_eq!(rows.by_cause.iter().map(|sums| sums.memory).sum::<i64>(), rows.memory);

@@ -80,6 +80,8 @@ pub enum Subject {
         /// Where it listens: the one with the longest queue.
         address: SocketAddr,
     },
+    /// Somebody whom the exporter may not see, or cannot.
+    Unresolved,
     /// Sockets that their applications have closed.
     Orphans,
     /// The host as a whole.
@@ -91,7 +93,7 @@ impl Subject {
     pub fn pid(&self) -> Option<u32> {
         match self {
             Self::Process { pid, .. } | Self::Listener { pid, .. } => Some(*pid),
-            Self::Orphans | Self::Host => None,
+            Self::Unresolved | Self::Orphans | Self::Host => None,
         }
     }
 }
@@ -202,6 +204,7 @@ impl Seen<'_> {
 pub fn find(seen: Seen<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         seen.sample.processes.iter().flat_map(|row| process::find(seen, row)).collect();
+    findings.extend(process::find_unresolved(seen));
     findings.extend(host::find(seen));
     findings.extend(trend::find(seen));
     peers::link(&mut findings);

@@ -212,6 +212,13 @@ impl Predicament {
 /// What is said if the test fits.
 type Rule = (Predicament, fn(&Activity) -> bool);
 
+impl Predicament {
+    /// Whether nothing else can be the reason: who is stopped reads nothing, whatever he would wait for.
+    pub fn is_certain(self) -> bool {
+        matches!(self, Self::Stopped | Self::Traced | Self::Frozen | Self::Uninterruptible)
+    }
+}
+
 impl Activity {
     /// The first rule that fits.
     pub fn predicament(&self) -> Predicament {

@@ -205,6 +205,8 @@ pub struct Unowned {
     pub orphans: Worst,
     /// Held by no process we can see.
     pub unresolved: Worst,
+    /// What those hold.
+    pub unresolved_sums: SocketSums,
 }
 
 /// One cgroup2 cgroup, or all without a row of their own (`path` is then [`OTHER`]).

@@ -14,6 +14,8 @@ pub struct Culprit<'a> {
     pub activity: Option<&'a Activity>,
     pub predicament: Predicament,
     pub listeners: &'a [ListenerQueue],
+    /// Its own peers do not read.
+    pub is_held_up: bool,
 }
 
 /// Advice with a command.
@@ -31,7 +33,12 @@ pub fn for_process(culprit: &Culprit<'_>) -> Vec<Advice> {
     let pid = culprit.pid;
     let is_its_doing = is_its_doing(culprit.cause);
     let mut advice = Vec::new();
-    if is_its_doing {
+    let waits_for_peers = culprit.is_held_up && !culprit.predicament.is_certain();
+    if waits_for_peers {
+        advice.push(consider(
+            "See to its own peers first: it sends to some that do not read, and whoever passes data on stops reading then.",
+        ));
+    } else if is_its_doing {
         advice.extend(release(culprit));
     }
     // In the process's own network namespace, whichever that is.
@@ -110,13 +117,22 @@ pub fn for_process(culprit: &Culprit<'_>) -> Vec<Advice> {
             ));
         }
     }
-    if is_its_doing
-        && culprit.predicament != Predicament::Stopped
-        && culprit.predicament != Predicament::Frozen
-    {
+    let only_has_to_go_on = matches!(culprit.predicament, Predicament::Stopped | Predicament::Frozen);
+    if is_its_doing && !only_has_to_go_on && !waits_for_peers {
         advice.push(restart(culprit));
     }
     advice
+}
+
+/// What to do about sockets whose holder cannot be seen.
+pub fn for_unresolved() -> Vec<Advice> {
+    vec![
+        consider(
+            "To see who: run this as root, or with CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, and in the host's pid namespace \
+             (hostPID, --pid=host).",
+        ),
+        run("See the connections; those of others have no users: here.", "ss -tmnipOe"),
+    ]
 }
 
 /// What keeps the process from its sockets, and how to end that.

@@ -7,6 +7,7 @@ use super::{Advice, Fact, Finding, Seen, Severity, Subject, Unit, is_worth_a_fin
 use crate::human;
 use crate::sample::{Cause, Connection, FindingKind, MemoryLevels, OwnerClass, ProcessName, ProcessRow};
 use crate::series::{OwnerPoint, Point};
+use crate::worst::KEPT_MAX;
 
 /// Part of tcp_mem's maximum that is as good as all of it, in tenths.
 const NEAR_MAX_TENTHS: u64 = 9;
@@ -168,7 +169,8 @@ fn orphan_memory(seen: Seen<'_>) -> Option<Finding> {
     if points.iter().any(|point| point.orphan_bytes < ORPHAN_MEMORY) {
         return None;
     }
-    let connections: Vec<Connection> = seen.sample.unowned.orphans.connections.clone();
+    let connections: Vec<Connection> =
+        seen.sample.unowned.orphans.connections.iter().take(KEPT_MAX).cloned().collect();
     let (since, at_the_latest) = since(seen, |point| point.orphan_bytes >= ORPHAN_MEMORY);
     let summary = format!(
         "{} that their applications have closed still hold {}: their peers do not take the rest.",
@@ -220,7 +222,7 @@ fn orphan_sockets(seen: Seen<'_>) -> Option<Finding> {
         memory_bytes: seen.sample.attributed[OwnerClass::Orphan as usize],
         sockets: orphans,
         evidence: vec![Fact::new("orphan_sockets", orphans as f64, Unit::Count, text)],
-        connections: seen.sample.unowned.orphans.connections.clone(),
+        connections: seen.sample.unowned.orphans.connections.iter().take(KEPT_MAX).cloned().collect(),
         advice: orphan_advice(),
         ..about(FindingKind::OrphanSockets, severity, summary)
     })
@@ -374,7 +376,7 @@ fn above_rss(seen: Seen<'_>, row: &ProcessRow) -> Option<Finding> {
                 format!("{} of RSS", human::bytes(resident)),
             ),
         ],
-        connections: row.worst.connections.clone(),
+        connections: row.worst.connections.iter().take(KEPT_MAX).cloned().collect(),
         advice: vec![
             consider("Count both when you size it: a container pays for its sockets too (memory.stat sock)."),
             run("See its connections.", format!("nsenter -t {pid} -n ss -tmnipO | grep pid={pid},")),

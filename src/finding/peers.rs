@@ -99,6 +99,6 @@ fn name(finding: &Finding) -> Option<String> {
         Subject::Process { pid, process } | Subject::Listener { pid, process, .. } => {
             Some(format!("{process} (pid {pid})"))
         }
-        Subject::Orphans | Subject::Host => None,
+        Subject::Unresolved | Subject::Orphans | Subject::Host => None,
     }
 }

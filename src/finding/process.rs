@@ -6,7 +6,10 @@ use super::advice::{self, Culprit};
 use super::{Fact, Finding, Seen, Severity, Subject, Unit, is_worth_a_finding};
 use crate::human;
 use crate::predicament::{Activity, Predicament, ThreadGroup};
-use crate::sample::{Cause, CauseSums, Connection, FindingKind, ListenerQueue, ProcessName, ProcessRow};
+use crate::sample::{
+    Cause, CauseSums, Connection, FindingKind, ListenerQueue, ProcessName, ProcessRow, ProcessState,
+    SocketSums, Unowned, Worst,
+};
 use crate::tcp_info::TcpInfo;
 
 /// Memory held for one cause that somebody should see to. Bytes.
@@ -18,54 +21,89 @@ const CRITICAL_PART: u64 = 4;
 /// Wait channels told of; the rest of a process's threads is in their sum.
 const WAITS_TOLD: usize = 3;
 
+/// Whose sockets a finding is about.
+struct Holding<'a> {
+    /// Pid and comm; `None` for somebody who cannot be seen.
+    who: Option<(u32, &'a str)>,
+    sums: &'a SocketSums,
+    worst: &'a Worst,
+    row: Option<&'a ProcessRow>,
+}
+
 /// The findings about one row.
 pub fn find(seen: Seen<'_>, row: &ProcessRow) -> Vec<Finding> {
     let ProcessName::One { pid, comm } = &row.name else { return Vec::new() };
-    Cause::ALL
-        .into_iter()
-        .zip(&row.sums.by_cause)
-        .filter(|(cause, sums)| is_worth_a_finding(*cause, sums, &row.worst))
-        .filter_map(|(cause, sums)| {
-            let kind = FindingKind::of_cause(cause)?;
-            Some(one(seen, row, (*pid, comm), (cause, kind), sums))
-        })
-        .collect()
+    let who = Some((*pid, comm.as_str()));
+    Holding { who, sums: &row.sums, worst: &row.worst, row: Some(row) }.find(seen)
 }
 
-fn one(
-    seen: Seen<'_>,
-    row: &ProcessRow,
-    (pid, comm): (u32, &str),
-    (cause, kind): (Cause, FindingKind),
-    sums: &CauseSums,
-) -> Finding {
-    let connections: Vec<Connection> =
-        row.worst.connections.iter().filter(|connection| connection.cause == cause).cloned().collect();
-    let listeners = if cause == Cause::AcceptQueue { row.worst.listeners.clone() } else { Vec::new() };
-    // What the process does explains its own doing only.
-    let activity = row.activity.as_ref().filter(|_| is_its_doing(cause));
-    let predicament = activity.map(Activity::predicament).unwrap_or_default();
-    let subject = match listeners.first() {
-        Some(longest) => Subject::Listener { pid, process: comm.to_owned(), address: longest.local },
-        None => Subject::Process { pid, process: comm.to_owned() },
-    };
-    let at_the_latest = seen.may_have_begun_before(sums.stalled);
-    let culprit =
-        Culprit { pid, cause, info: row.info.as_ref(), activity, predicament, listeners: &listeners };
-    Finding {
-        kind,
-        severity: severity(seen, cause, sums, &listeners),
-        memory_bytes: sums.memory,
-        pinned_bytes: 0,
-        sockets: sums.sockets,
-        since: Some(((seen.sample.timestamp - sums.stalled.as_secs_f64()) * 1e3).round() / 1e3),
-        since_is_at_the_latest: at_the_latest,
-        summary: summary(&format!("{comm} (pid {pid})"), cause, sums, &listeners, at_the_latest, predicament),
-        evidence: evidence(row, activity, (cause, sums), &connections, &listeners),
-        advice: advice::for_process(&culprit),
-        subject,
-        connections,
-        listeners,
+/// The findings about sockets that nobody we can see holds: somebody does, and may have stopped reading.
+pub fn find_unresolved(seen: Seen<'_>) -> Vec<Finding> {
+    let Unowned { unresolved, unresolved_sums, .. } = &seen.sample.unowned;
+    Holding { who: None, sums: unresolved_sums, worst: unresolved, row: None }.find(seen)
+}
+
+impl Holding<'_> {
+    fn find(&self, seen: Seen<'_>) -> Vec<Finding> {
+        Cause::ALL
+            .into_iter()
+            .zip(&self.sums.by_cause)
+            .filter(|(cause, sums)| is_worth_a_finding(*cause, sums, self.worst))
+            .filter_map(|(cause, sums)| Some(self.one(seen, (cause, FindingKind::of_cause(cause)?), sums)))
+            .collect()
+    }
+
+    /// Whether its peers do not read what it sends: a proxy then has to stop reading too.
+    fn is_held_up(&self) -> bool {
+        let cause = Cause::PeerNotReading;
+        is_worth_a_finding(cause, &self.sums.by_cause[cause as usize], self.worst)
+    }
+
+    fn one(&self, seen: Seen<'_>, (cause, kind): (Cause, FindingKind), sums: &CauseSums) -> Finding {
+        let connections: Vec<Connection> =
+            self.worst.connections.iter().filter(|connection| connection.cause == cause).cloned().collect();
+        let listeners = if cause == Cause::AcceptQueue { self.worst.listeners.clone() } else { Vec::new() };
+        let is_held_up = is_its_doing(cause) && self.is_held_up();
+        // What the process does explains its own doing only.
+        let activity = self.row.and_then(|row| row.activity.as_ref()).filter(|_| is_its_doing(cause));
+        let predicament = activity.map(Activity::predicament).unwrap_or_default();
+        let because = if is_held_up && !predicament.is_certain() {
+            Some("It may be held up by its own peers, which do not read what it sends")
+        } else {
+            because(predicament)
+        };
+        let (name, subject, advice) = match self.who {
+            Some((pid, comm)) => {
+                let process = comm.to_owned();
+                let subject = match listeners.first() {
+                    Some(longest) => Subject::Listener { pid, process, address: longest.local },
+                    None => Subject::Process { pid, process },
+                };
+                let info = self.row.and_then(|row| row.info.as_ref());
+                let culprit =
+                    Culprit { pid, cause, info, activity, predicament, listeners: &listeners, is_held_up };
+                (format!("{comm} (pid {pid})"), subject, advice::for_process(&culprit))
+            }
+            None => {
+                ("A process that cannot be seen".to_owned(), Subject::Unresolved, advice::for_unresolved())
+            }
+        };
+        let at_the_latest = seen.may_have_begun_before(sums.stalled);
+        Finding {
+            kind,
+            severity: severity(seen, cause, sums, &listeners),
+            memory_bytes: sums.memory,
+            pinned_bytes: 0,
+            sockets: sums.sockets,
+            since: Some(((seen.sample.timestamp - sums.stalled.as_secs_f64()) * 1e3).round() / 1e3),
+            since_is_at_the_latest: at_the_latest,
+            summary: summary(&name, cause, sums, &listeners, at_the_latest, because),
+            evidence: self.evidence(activity, (cause, sums), &connections, &listeners),
+            advice,
+            subject,
+            connections,
+            listeners,
+        }
     }
 }
 
@@ -94,7 +132,7 @@ fn summary(
     sums: &CauseSums,
     listeners: &[ListenerQueue],
     at_the_latest: bool,
-    predicament: Predicament,
+    because: Option<&str>,
 ) -> String {
     let connections = human::count(sums.sockets, "connection");
     let what = match cause {
@@ -125,7 +163,7 @@ fn summary(
         Ok(memory) if memory > 0 => format!(": {} of kernel memory", human::bytes(memory)),
         _ => String::new(),
     };
-    let because = because(predicament).map_or(String::new(), |because| format!(". {because}"));
+    let because = because.map_or(String::new(), |because| format!(". {because}"));
     format!("{who} {what}, for {at_least}{age}{held}{because}.")
 }
 
@@ -147,56 +185,64 @@ pub fn because(predicament: Predicament) -> Option<&'static str> {
     })
 }
 
-fn evidence(
-    row: &ProcessRow,
-    activity: Option<&Activity>,
-    (cause, sums): (Cause, &CauseSums),
-    connections: &[Connection],
-    listeners: &[ListenerQueue],
-) -> Vec<Fact> {
-    let memory = row.sums.memory;
-    let mut facts = vec![Fact::new(
-        "cause_memory",
-        sums.memory as f64,
-        Unit::Bytes,
-        format!("{} of its {} of TCP memory", human::signed_bytes(sums.memory), human::signed_bytes(memory)),
-    )];
-    facts.push(stalled(cause, sums.stalled));
-    if let Some(resident) = row.resident_memory {
-        let text = format!(
-            "{} of resident memory (RSS), which these buffers are no part of",
-            human::bytes(resident)
-        );
-        facts.push(Fact::new("resident_memory", resident as f64, Unit::Bytes, text));
+impl Holding<'_> {
+    fn evidence(
+        &self,
+        activity: Option<&Activity>,
+        (cause, sums): (Cause, &CauseSums),
+        connections: &[Connection],
+        listeners: &[ListenerQueue],
+    ) -> Vec<Fact> {
+        let memory = self.sums.memory;
+        let mut facts = vec![Fact::new(
+            "cause_memory",
+            sums.memory as f64,
+            Unit::Bytes,
+            format!(
+                "{} of its {} of TCP memory",
+                human::signed_bytes(sums.memory),
+                human::signed_bytes(memory)
+            ),
+        )];
+        facts.push(stalled(cause, sums.stalled));
+        if let Some(resident) = self.row.and_then(|row| row.resident_memory) {
+            let text = format!(
+                "{} of resident memory (RSS), which these buffers are no part of",
+                human::bytes(resident)
+            );
+            facts.push(Fact::new("resident_memory", resident as f64, Unit::Bytes, text));
+        }
+        let (queue, text) = match cause {
+            Cause::PeerNotReading | Cause::PathStalled => {
+                (self.sums.send_queue, "written and not acknowledged")
+            }
+            _ => (self.sums.receive_queue, "received and not read"),
+        };
+        // Each unread FIN counts one. What waits in an accept queue cannot be told from the rest of a process's unread data.
+        if queue > self.sums.sockets[ProcessState::CloseWait as usize] && cause != Cause::AcceptQueue {
+            let text = format!("{} {text}", human::bytes(queue));
+            facts.push(Fact::new("queue", queue as f64, Unit::Bytes, text));
+        }
+        for listener in listeners {
+            let text = format!(
+                "{} of at most {} waiting on {}{}",
+                listener.waiting,
+                u64::from(listener.limit) + 1,
+                listener.local,
+                if listener.is_full() { ": full, new connections are turned away" } else { "" }
+            );
+            facts.push(Fact::new("accept_queue", listener.waiting.into(), Unit::Count, text));
+        }
+        facts.extend(windows(cause, connections));
+        facts.extend(newest_unread(cause, connections));
+        facts.extend(activity.into_iter().flat_map(doing));
+        let worst = connections.iter().find_map(|connection| connection.tcp_info.as_ref());
+        facts.extend(worst.map(|info| {
+            let text = format!("tcp_info of the worst: {}", info.listing());
+            Fact::new("rcv_space", info.receive_space.into(), Unit::Bytes, text)
+        }));
+        facts
     }
-    let (queue, text) = match cause {
-        Cause::PeerNotReading | Cause::PathStalled => (row.sums.send_queue, "written and not acknowledged"),
-        _ => (row.sums.receive_queue, "received and not read"),
-    };
-    // What waits in an accept queue cannot be told from the rest of a process's unread data.
-    if queue > 0 && cause != Cause::AcceptQueue {
-        let text = format!("{} {text}", human::bytes(queue));
-        facts.push(Fact::new("queue", queue as f64, Unit::Bytes, text));
-    }
-    for listener in listeners {
-        let text = format!(
-            "{} of at most {} waiting on {}{}",
-            listener.waiting,
-            u64::from(listener.limit) + 1,
-            listener.local,
-            if listener.is_full() { ": full, new connections are turned away" } else { "" }
-        );
-        facts.push(Fact::new("accept_queue", listener.waiting.into(), Unit::Count, text));
-    }
-    facts.extend(windows(cause, connections));
-    facts.extend(newest_unread(cause, connections));
-    facts.extend(activity.into_iter().flat_map(doing));
-    let worst = connections.iter().find_map(|connection| connection.tcp_info.as_ref());
-    facts.extend(worst.map(|info| {
-        let text = format!("tcp_info of the worst: {}", info.listing());
-        Fact::new("rcv_space", info.receive_space.into(), Unit::Bytes, text)
-    }));
-    facts
 }
 
 /// How long even the newest of what is unread has been there, which may be longer than anybody has watched.

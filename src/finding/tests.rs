@@ -418,3 +418,42 @@ fn rare_samples_are_enough() {
     }
     assert_eq!(found, [0, 0, 1, 1]);
 }
+
+/// Somebody holds what nobody we can see does.
+#[test]
+fn whoever_cannot_be_seen_may_have_stopped_reading_too() {
+    let hidden = row(&[(Cause::NotReading, 20 * MIB, 30)]);
+    let findings = watched(241, None, move |_, _, sample| sample.unowned.unresolved_sums = hidden.sums);
+    kinds(&findings, &[FindingKind::NotReading]);
+    assert_eq!(findings[0].subject, Subject::Unresolved);
+    assert!(findings[0].summary.starts_with("A process that cannot be seen has stopped"), "{findings:?}");
+}
+
+/// Whoever passes data on has to stop reading when nobody takes it from him.
+#[test]
+fn a_proxy_is_not_to_blame_for_its_upstream() {
+    let proxy = row(&[(Cause::NotReading, 2 * MIB, 3), (Cause::PeerNotReading, 9 * MIB, 3)]);
+    let findings = with_row(&proxy);
+    kinds(&findings, &[FindingKind::NotReading, FindingKind::PeerNotReading]);
+    assert!(findings[0].summary.contains("held up by its own peers"), "{}", findings[0].summary);
+    let told = format!("{:?}", findings[0].advice);
+    assert!(!told.contains("restart") && !told.contains("kill"), "{told}");
+}
+
+#[test]
+fn a_users_manager_is_not_restarted_for_one_of_its_services() {
+    let info = ProcessInfo { systemd_unit: "user@1000.service".to_owned(), ..ProcessInfo::default() };
+    let row = ProcessRow { info: Some(info), ..row(&[(Cause::NotReading, MIB, 1)]) };
+    let told = format!("{:?}", with_row(&row)[0].advice);
+    assert!(told.contains("kill 4242") && !told.contains("systemctl"), "{told}");
+}
+
+#[test]
+fn nothing_is_thawed_that_is_not_known_to_be_its_own() {
+    for freezer in ["", "/", "/a/../b", "relative"] {
+        let activity = Activity { frozen: Some(true), freezer: freezer.to_owned(), ..Activity::default() };
+        let row = ProcessRow { activity: Some(activity), ..row(&[(Cause::NotReading, MIB, 1)]) };
+        let first = with_row(&row).remove(0).advice.remove(0);
+        assert_eq!(first.command, None, "{freezer:?}");
+    }
+}

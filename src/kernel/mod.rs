@@ -259,6 +259,7 @@ impl<D: SockDiag> Kernel<D> {
             unowned: Unowned {
                 orphans: worst.take(Holder::Orphans),
                 unresolved: worst.take(Holder::Unresolved),
+                unresolved_sums: account.unresolved,
             },
             unattributed: memory.map(|memory| memory - attributed.iter().sum::<i64>()),
             unattributed_bound: outcomes.note(Source::Sysctl, bound),

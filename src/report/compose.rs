@@ -6,7 +6,7 @@ use super::{
     BufferSizes, CauseReport, Generator, HostReport, Levels, Mode, ProcessReport, Report, SCHEMA_VERSION,
     Watch,
 };
-use crate::finding::{self, Finding, Seen, Severity};
+use crate::finding::{self, Finding, Seen, Severity, Subject};
 use crate::human;
 use crate::predicament::Activity;
 use crate::sample::{
@@ -14,6 +14,7 @@ use crate::sample::{
     TcpState,
 };
 use crate::series::Series;
+use crate::worst::KEPT_MAX;
 
 /// What does not change while a program runs.
 #[derive(Debug, Clone)]
@@ -89,13 +90,13 @@ fn verdict(
         return format!("Healthy: TCP holds {held}{of}, and nobody who holds it has stopped.");
     };
     // The state of the host is the headline; whoever caused it is the answer.
-    let culprit = findings.iter().find(|finding| finding.subject.pid().is_some());
+    let culprit = findings.iter().find(|finding| finding.subject != Subject::Host);
     match culprit {
-        Some(culprit) if first.subject.pid().is_none() && first.severity == Severity::Critical => {
+        Some(culprit) if first.subject == Subject::Host && first.severity == Severity::Critical => {
             format!("{} {}", first.summary, culprit.summary)
         }
-        Some(culprit) if first.subject.pid().is_none() => culprit.summary.clone(),
-        _ => first.summary.clone(),
+        Some(culprit) => culprit.summary.clone(),
+        None => first.summary.clone(),
     }
 }
 
@@ -178,7 +179,7 @@ fn process(row: &ProcessRow) -> ProcessReport {
         pod_uid: info.pod_uid,
         predicament: row.activity.as_ref().map(Activity::predicament),
         activity: row.activity.clone(),
-        connections: row.worst.connections.clone(),
+        connections: row.worst.connections.iter().take(KEPT_MAX).cloned().collect(),
         listeners: row.worst.listeners.clone(),
     }
 }

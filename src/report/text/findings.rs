@@ -75,6 +75,7 @@ fn headline(page: &mut Page, number: usize, finding: &Finding, more: &str) {
     let who = match &finding.subject {
         Subject::Process { pid, process } => format!("{process} (pid {pid})"),
         Subject::Listener { pid, process, address } => format!("{process} (pid {pid}), listener {address}"),
+        Subject::Unresolved => "somebody who cannot be seen".to_owned(),
         Subject::Orphans => "orphans".to_owned(),
         Subject::Host => "the host".to_owned(),
     };
