@@ -1,13 +1,15 @@
 //! The daemon's report, taken only if it answers the question.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 
 use crate::config::ListenAddress;
 use crate::http::{AskError, ask_daemon};
 use crate::human;
+use crate::kernel::diag::listening_users;
 use crate::report::{Report, SCHEMA_VERSION};
 
 /// Where the daemon serves its report.
@@ -25,8 +27,35 @@ pub enum No {
     Because(String),
 }
 
+/// Users that systemd gives to services with DynamicUser= and to nobody else.
+const DYNAMIC_USERS: RangeInclusive<u32> = 61184..=65519;
+/// More than a dump of listeners takes.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// Whether whoever listens there may tell us what to do: the port is one that any user can take while no daemon runs, and
+/// a report has commands for root in it.
+fn trust(listen: &ListenAddress) -> Result<(), No> {
+    let users = listening_users(listen.port(), Instant::now() + DEADLINE)
+        .map_err(|error| No::Because(format!("{listen}: cannot see who listens there: {error}")))?;
+    if users.is_empty() {
+        return Err(No::Nobody);
+    }
+    match stranger(&users, rustix::process::geteuid().as_raw()) {
+        None => Ok(()),
+        Some(user) => Err(No::Because(format!(
+            "{listen} is served by the user {user}, who is neither root nor you nor a service of systemd's"
+        ))),
+    }
+}
+
+/// Whoever among the users may not tell `own` what to do.
+fn stranger(users: &[u32], own: u32) -> Option<u32> {
+    users.iter().copied().find(|user| *user != 0 && *user != own && !DYNAMIC_USERS.contains(user))
+}
+
 /// Asks the daemon that listens on `listen`.
 pub async fn daemon(listen: &ListenAddress, web_config: Option<&Path>) -> Result<Report, No> {
+    trust(listen)?;
     let body = ask_daemon(listen, web_config, PATH).await.map_err(|error| match error {
         AskError::Nobody(_) => No::Nobody,
         other => No::Because(human::printable(&other.to_string()).into_owned()),
@@ -99,6 +128,13 @@ mod tests {
         report.timestamp = Some(990.0);
         report.watch.seconds = 45.0;
         serde_json::to_value(report).unwrap()
+    }
+
+    #[test]
+    fn strangers_are_not_believed() {
+        assert_eq!(stranger(&[0, 1000, 61_500], 1000), None);
+        assert_eq!(stranger(&[0, 1001], 0), Some(1001));
+        assert_eq!(stranger(&[65_534], 1000), Some(65_534), "nobody is anybody");
     }
 
     #[track_caller]

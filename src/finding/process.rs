@@ -56,7 +56,8 @@ impl Holding<'_> {
     /// Whether its peers do not read what it sends: a proxy then has to stop reading too.
     fn is_held_up(&self) -> bool {
         let cause = Cause::PeerNotReading;
-        is_worth_a_finding(cause, &self.sums.by_cause[cause as usize], self.worst)
+        // Of those who cannot be seen, these are as likely others.
+        self.who.is_some() && is_worth_a_finding(cause, &self.sums.by_cause[cause as usize], self.worst)
     }
 
     fn one(&self, seen: Seen<'_>, (cause, kind): (Cause, FindingKind), sums: &CauseSums) -> Finding {
@@ -84,9 +85,7 @@ impl Holding<'_> {
                     Culprit { pid, cause, info, activity, predicament, listeners: &listeners, is_held_up };
                 (format!("{comm} (pid {pid})"), subject, advice::for_process(&culprit))
             }
-            None => {
-                ("A process that cannot be seen".to_owned(), Subject::Unresolved, advice::for_unresolved())
-            }
+            None => ("Somebody who cannot be seen".to_owned(), Subject::Unresolved, advice::for_unresolved()),
         };
         let at_the_latest = seen.may_have_begun_before(sums.stalled);
         Finding {

@@ -426,7 +426,7 @@ fn whoever_cannot_be_seen_may_have_stopped_reading_too() {
     let findings = watched(241, None, move |_, _, sample| sample.unowned.unresolved_sums = hidden.sums);
     kinds(&findings, &[FindingKind::NotReading]);
     assert_eq!(findings[0].subject, Subject::Unresolved);
-    assert!(findings[0].summary.starts_with("A process that cannot be seen has stopped"), "{findings:?}");
+    assert!(findings[0].summary.starts_with("Somebody who cannot be seen has stopped"), "{findings:?}");
 }
 
 /// Whoever passes data on has to stop reading when nobody takes it from him.

@@ -315,7 +315,7 @@ impl<'a> Round<'a> {
         verdicts: &Verdicts,
         tcp_info: Option<TcpInfo>,
     ) -> Option<Details> {
-        let Entry { socket, local, remote, rcvbuf } = entry;
+        let Entry { socket, local, remote, rcvbuf, .. } = entry;
         if socket.state == TcpState::Listen {
             let queue = ListenerQueue {
                 namespace: self.namespace,

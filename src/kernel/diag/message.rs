@@ -34,6 +34,8 @@ pub struct Entry {
     pub remote: RemoteEnd,
     /// `sk_rcvbuf`: how far its receive memory may grow now. Bytes.
     pub rcvbuf: u32,
+    /// `sk_uid`: the user who created it.
+    pub uid: u32,
 }
 
 /// How far a dump is.
@@ -213,6 +215,7 @@ fn entry(payload: &[u8]) -> Result<Option<(Entry, Option<TcpInfo>)>, String> {
         local: LocalEnd { family: fixed[0], port: port(4), interface: word(40), address: address(8) },
         remote: RemoteEnd { port: port(6), address: address(24) },
         rcvbuf,
+        uid: word(64),
     };
     Ok(Some((entry, info)))
 }

@@ -17,6 +17,17 @@ use std::time::Instant;
 
 use super::error::Error;
 
+/// The users who listen on a TCP port of the calling thread's network namespace, in no order, one for each listener.
+pub fn listening_users(port: u16, deadline: Instant) -> Result<Vec<u32>, Error> {
+    let mut users = Vec::new();
+    Netlink::default().dump(Query::Listeners, deadline, &mut |entry| {
+        if entry.local.port == port {
+            users.push(entry.uid);
+        }
+    })?;
+    Ok(users)
+}
+
 /// Whoever answers a dump: the kernel, or a recording of it.
 pub trait SockDiag: Send {
     /// Dumps the calling thread's network namespace and hands every socket to `each`.

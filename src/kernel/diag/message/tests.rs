@@ -41,7 +41,7 @@ impl Wire {
         bytes.extend([127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]); // destination
         bytes.extend(3u32.to_ne_bytes()); // interface
         bytes.extend(self.cookie.iter().flat_map(|word| word.to_ne_bytes()));
-        for word in [0, self.rqueue, 55, 1000, self.inode] {
+        for word in [0, self.rqueue, 55, 1007, self.inode] {
             bytes.extend(word.to_ne_bytes()); // expires, rqueue, wqueue, uid, inode
         }
         attribute(&mut bytes, 8, &[0]); // SHUTDOWN: one byte, padded to four
@@ -116,6 +116,7 @@ fn a_socket_is_decoded_field_by_field() {
             },
             remote: RemoteEnd { port: 40_000, address: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] },
             rcvbuf: 131_072,
+            uid: 1007,
         }]
     );
     assert_eq!(seen[0].socket.memory(), 4096, "forward_alloc below zero");
