@@ -2,7 +2,6 @@
 //! timer shortened that does not apply.
 
 use super::Advice;
-use super::process::is_its_doing;
 use crate::predicament::{Activity, Predicament};
 use crate::sample::{Cause, ListenerQueue, ProcessInfo};
 
@@ -16,6 +15,11 @@ pub struct Culprit<'a> {
     pub listeners: &'a [ListenerQueue],
     /// Its own peers do not read.
     pub is_held_up: bool,
+}
+
+/// Whether the process itself is to blame, and not its peer or the path.
+pub fn is_its_doing(cause: Cause) -> bool {
+    !matches!(cause, Cause::PeerNotReading | Cause::PathStalled | Cause::OutOfOrder)
 }
 
 /// Advice with a command.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::advice::{self, Culprit};
+use super::advice::{self, Culprit, is_its_doing};
 use super::{Fact, Finding, Seen, Severity, Subject, Unit, is_worth_a_finding};
 use crate::human;
 use crate::predicament::{Activity, Predicament, ThreadGroup};
@@ -104,11 +104,6 @@ impl Holding<'_> {
             listeners,
         }
     }
-}
-
-/// Whether the process itself is to blame, and not its peer or the path.
-pub fn is_its_doing(cause: Cause) -> bool {
-    !matches!(cause, Cause::PeerNotReading | Cause::PathStalled | Cause::OutOfOrder)
 }
 
 fn severity(seen: Seen<'_>, cause: Cause, sums: &CauseSums, listeners: &[ListenerQueue]) -> Severity {
