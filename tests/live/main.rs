@@ -9,6 +9,7 @@
 mod actor;
 mod churn;
 mod daemon;
+mod dashboards;
 mod diagnose;
 mod findings;
 mod holding;

@@ -12,14 +12,15 @@ use crate::host::{self, eventually, free_port, same};
 use crate::scrape::http_get;
 
 /// A server with its data in a directory of its own; killed when dropped.
-struct Prometheus {
+pub struct Prometheus {
     child: Child,
     address: SocketAddr,
     directory: tempfile::TempDir,
 }
 
 impl Prometheus {
-    fn start(target: SocketAddr) -> Self {
+    /// One that scrapes this address each second, as the job skmem.
+    pub fn start(target: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("prometheus.yml");
         let text = format!(
@@ -41,7 +42,8 @@ impl Prometheus {
         Self { child, address, directory }
     }
 
-    fn ask(&self, path: &str) -> Result<Value, String> {
+    /// The data of its answer.
+    pub fn ask(&self, path: &str) -> Result<Value, String> {
         let (_, body) = http_get(self.address, path).map_err(|error| error.to_string())?;
         // Its answers come in one piece or in chunks; either way the JSON is between the outer braces.
         let json = body.find('{').zip(body.rfind('}')).map_or("", |(first, last)| &body[first..=last]);
