@@ -24,6 +24,10 @@ const TARGET: [&str; 2] = ["job", "instance"];
 /// Panels that come with Grafana.
 const CORE: [&str; 6] = ["bargauge", "gauge", "stat", "state-timeline", "table", "timeseries"];
 
+/// Points in time that a panel of all hosts asks for at most: with 10,000 hosts and five counters of each, these are ten
+/// million samples; Prometheus refuses to load more than fifty.
+const FLEET_POINTS_MAX: u64 = 200;
+
 /// What Grafana puts in for the variables: all of everything, and times that can be told from any other.
 const VALUES: [(&str, &str); 5] = [
     ("__rate_interval", "1234s"),
@@ -295,6 +299,13 @@ fn panels_say_what_they_show() {
             assert!(
                 dashboard.file != "skmem-fleet.json" || description.contains("Cost: "),
                 "{place}: what does it cost where there are many hosts?"
+            );
+            let asks_over_time = list(panel, "targets").iter().any(|target| target["range"] == true);
+            assert!(
+                dashboard.file != "skmem-fleet.json"
+                    || !asks_over_time
+                    || panel["maxDataPoints"].as_u64().is_some_and(|points| points <= FLEET_POINTS_MAX),
+                "{place}: a wide screen asks for a thousand points of each host"
             );
             let defaults = &panel["fieldConfig"]["defaults"];
             assert!(!text(defaults, "unit").is_empty(), "{place}: no unit");
