@@ -4,10 +4,10 @@ CARGO ?= cargo
 TOOLS := target/tools/bin
 DENY_VERSION := 0.20.2
 
-.PHONY: help run build test tools fmt clippy unit doc deny bench bless clean
+.PHONY: help run build test tools fmt clippy unit dashboards doc deny bench bless clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Build and start the daemon; it prints its URL
 	exec target/release/skmem-exporter
@@ -15,7 +15,7 @@ run: build ## Build and start the daemon; it prints its URL
 build: ## Build the release binary
 	$(CARGO) build --release --locked
 
-test: tools fmt clippy unit doc deny ## Everything: fmt, clippy, all tests, docs, licences
+test: tools fmt clippy unit dashboards doc deny ## Everything: fmt, clippy, all tests, dashboards, docs, licences
 	@echo "make test: everything passed"
 
 tools: ## Install what the tests need from Debian's packages, or say what is missing
@@ -29,6 +29,14 @@ clippy: ## Lint, warnings are errors
 
 unit: ## Unit, property, golden and live tests
 	$(CARGO) test --locked
+
+dashboards: ## Check the dashboards with Grafana's dashboard-linter, if it is installed
+	@PATH="$(CURDIR)/$(TOOLS):$$PATH"; \
+	if command -v dashboard-linter >/dev/null; then \
+		for file in dashboards/*.json; do dashboard-linter lint --strict "$$file" || exit 1; done; \
+	else \
+		echo "make dashboards: no dashboard-linter in PATH or $(TOOLS); tests/dashboards.rs alone has checked them"; \
+	fi
 
 doc: ## Check the API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --locked --document-private-items
