@@ -10,7 +10,7 @@
 //! | `not_reading` | payload and [`FLOOR`] bytes of memory for `T` | consumption has not moved for `T` | recv() moves it, MSG_PEEK does not |
 //! | `small_segments` | memory [`HOARD`] times the payload, [`FLOOR`] bytes for `T` | mean segment below [`SMALL_SEGMENT`] bytes, and some of the payload has been unread for `T` | each segment costs a buffer of its own |
 //! | `out_of_order` | memory [`HOARD`] times the payload, [`FLOOR`] bytes for `T` | segments arrived out of order, and for `T` less in order than 1/[`HOARD`] of the memory | the queue of readable data is short, the rest is behind a hole |
-//! | `slow_reading` | payload and [`FLOOR`] bytes of memory for `T` | twice in a row window or buffer is the limit, and more is unread than is read in [`LINGER_MS`] ms | the sender could send more, the reader does not keep up |
+//! | `slow_reading` | payload and [`FLOOR`] bytes of memory for `T` | it holds more than is read in [`LINGER_MS`] ms, and in two of the last eight answers window or buffer was the limit too | the sender could send more, the reader does not keep up |
 //! | `peer_not_reading` | send memory of [`FLOOR`] bytes for `T` | nothing acknowledged for `T`, the peer's window is closed, and it answers | its application does not read |
 //! | `path_stalled` | send memory of [`FLOOR`] bytes for `T` | nothing acknowledged for `T`, retransmissions or window probes, no ack for `T` | the peer or the path is dead |
 //! | `active` | everything else | | data on its way |
@@ -69,7 +69,7 @@ pub struct Answer {
     /// How long the memory has been a multiple of the payload, and less has arrived in order than would make it none; zero
     /// at the first answer.
     pub not_filled: Duration,
-    /// Whether window or buffer was the limit, and the reader behind, in this answer and in the one before.
+    /// Whether the reader is behind, and in two of the last eight answers window or buffer was the limit too.
     pub is_limited: bool,
 }
 
@@ -105,9 +105,10 @@ impl Verdicts {
     pub const ACTIVE: Self = Self { receive: Verdict::ACTIVE, send: Verdict::ACTIVE };
 }
 
-/// Whether more is unread than `read`, which is what was read in `elapsed`, lets expect to be read in [`LINGER_MS`].
-pub fn lingers(unread: u32, read: u64, elapsed: Duration) -> bool {
-    u128::from(unread) * elapsed.as_millis() >= u128::from(read) * LINGER_MS
+/// Whether more is held than `read`, which is what was read in `elapsed`, lets expect to be read in [`LINGER_MS`]. What is
+/// held counts and not what is unread of it: a buffer is given back when its last byte is read.
+pub fn lingers(rmem_alloc: u32, read: u64, elapsed: Duration) -> bool {
+    u128::from(rmem_alloc) * elapsed.as_millis() >= u128::from(read) * LINGER_MS
 }
 
 /// Whether the receiver's window or buffer is what limits the sender.

@@ -95,7 +95,8 @@ struct Answers {
     wqueue: u32,
     receive: Cause,
     send: Cause,
-    was_limited: bool,
+    /// Whether window or buffer was the limit in the last eight, the newest lowest.
+    limited: u8,
     /// Whether the round in progress has shown it as a suspect.
     is_shown: bool,
 }
@@ -103,6 +104,9 @@ struct Answers {
 /// Suspects whose answers are remembered, in 3 MiB. Beyond them nobody new is asked: it takes half an hour already to ask
 /// all of them twice at the default interval.
 const ANSWERS_MAX: usize = 28_000;
+
+/// Answers of the last eight in which the window must have been the limit: one may be a moment's.
+const LIMITED_MIN: u32 = 2;
 
 /// What following a socket has shown so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,14 +220,16 @@ impl Followed {
             wqueue: 0,
             receive: Cause::Active,
             send: Cause::Active,
-            was_limited: false,
+            limited: 0,
             is_shown: true,
         });
         let (consumed, received) = (info.consumed(socket.rqueue), info.bytes_received);
         let is_behind = answers.consumed.zip(consumed).is_some_and(|(before, consumed)| {
-            lingers(socket.rqueue, consumed.saturating_sub(before.value), before.since.ago(now))
+            lingers(socket.rmem_alloc, consumed.saturating_sub(before.value), before.since.ago(now))
         });
+        // A reader's rhythm and ours may agree, and the window then is open, or closed, whenever we look.
         let limited_now = is_behind && is_limited(&info, socket.rmem_alloc, rcvbuf);
+        answers.limited = answers.limited << 1 | u8::from(limited_now);
         // Otherwise all that was unread then has been read since.
         answers.lying = answers.lying.filter(|then| consumed.is_some_and(|consumed| consumed < then.value));
         let lying = *answers.lying.get_or_insert(Still::new(received.unwrap_or_default(), now));
@@ -235,9 +241,9 @@ impl Followed {
             watched: answers.began.ago(now),
             lying: lying.since.ago(now),
             not_filled: Still::update(&mut answers.filled, hoarded, payload_of(socket.rmem_alloc), now),
-            is_limited: limited_now && answers.was_limited,
+            is_limited: is_behind && answers.limited.count_ones() >= LIMITED_MIN,
         };
-        (answers.was_limited, answers.newest) = (limited_now, moment);
+        answers.newest = moment;
         self.answers += self.here.answers.len() - known;
         answer
     }

@@ -87,7 +87,7 @@ fn what_lies_is_told_from_what_passes() {
     assert_eq!((slow.watched, slow.lying, slow.is_limited), (at(15), at(15), false));
     assert_eq!(slow.not_filled, at(0), "not a multiple of the payload");
     let limited = answer(130_000, 40_000, 59_999, 30);
-    assert!(limited.is_limited, "twice in a row");
+    assert!(limited.is_limited, "twice");
     assert_eq!(limited.lying, at(0), "the last of the first 10,000 has been read");
     // As full a buffer, and a megabyte a second.
     assert!(!answer(130_000, 40_000, 15_059_999, 45).is_limited);

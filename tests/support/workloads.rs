@@ -73,7 +73,7 @@ pub const CULPRITS: &[Workload] = &[
     ),
     on_loopback(
         "reads_slowly",
-        end("reads 20 kB every 200 ms", Cause::SlowReading, 50_000),
+        end("reads 20 kB every 230 ms", Cause::SlowReading, 50_000),
         end("sends as much as goes", Cause::Active, 1_000_000),
     ),
     on_loopback(
