@@ -4,7 +4,7 @@ CARGO ?= cargo
 TOOLS := target/tools/bin
 DENY_VERSION := 0.20.2
 
-.PHONY: help run build test tools fmt clippy unit dashboards doc deny bench bless clean
+.PHONY: help run build test tools fmt clippy rules unit dashboards doc deny bench bless clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ run: build ## Build and start the daemon; it prints its URL
 build: ## Build the release binary
 	$(CARGO) build --release --locked
 
-test: tools fmt clippy unit dashboards doc deny ## Everything: fmt, clippy, all tests, dashboards, docs, licences
+test: tools fmt clippy rules unit dashboards doc deny ## Everything: fmt, clippy, alerts, all tests, dashboards, docs, licences
 	@echo "make test: everything passed"
 
 tools: ## Install what the tests need from Debian's packages, or say what is missing
@@ -37,6 +37,10 @@ dashboards: ## Check the dashboards with Grafana's dashboard-linter, if it is in
 	else \
 		echo "make dashboards: no dashboard-linter in PATH or $(TOOLS); tests/dashboards.rs alone has checked them"; \
 	fi
+
+rules: ## Check and test the alerts
+	promtool check rules --lint=all --lint-fatal alerts/skmem.rules.yml
+	promtool test rules alerts/tests/*.test.yml
 
 doc: ## Check the API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --locked --document-private-items
