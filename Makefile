@@ -3,6 +3,8 @@
 CARGO ?= cargo
 TOOLS := target/tools/bin
 DENY_VERSION := 0.20.2
+ROUTES := alerts/alertmanager.example.yml
+ROUTED := amtool config routes test --config.file=$(ROUTES) --verify.receivers
 
 .PHONY: help run build test tools fmt clippy rules unit dashboards doc deny bench bless clean
 
@@ -38,9 +40,16 @@ dashboards: ## Check the dashboards with Grafana's dashboard-linter, if it is in
 		echo "make dashboards: no dashboard-linter in PATH or $(TOOLS); tests/dashboards.rs alone has checked them"; \
 	fi
 
-rules: ## Check and test the alerts
+rules: ## Check and test the alerts and their routes
 	promtool check rules --lint=all --lint-fatal alerts/skmem.rules.yml
 	promtool test rules alerts/tests/*.test.yml
+	amtool check-config $(ROUTES)
+	$(ROUTED)=pager alertname=SkmemProcessNotReading severity=critical
+	$(ROUTED)=tickets alertname=SkmemProcessNotReading severity=warning
+	$(ROUTED)=monitoring alertname=SkmemSampleStale severity=warning
+	$(ROUTED)=monitoring alertname=SkmemLimitMissing severity=warning
+	$(ROUTED)=pager alertname=SkmemExporterAbsent severity=critical
+	$(ROUTED)=tickets alertname=NotOurs severity=critical
 
 doc: ## Check the API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --locked --document-private-items
