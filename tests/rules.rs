@@ -244,7 +244,7 @@ fn a_threshold_that_is_lost_is_told() {
         let rules = format!("{index}.rules.yml");
         fs::write(directory.path().join(&rules), without.join("\n")).unwrap();
         let annotations = &alerts().into_iter().find(|(name, _)| name == "SkmemThresholdMissing").unwrap().1;
-        let test = serde_json::json!({
+        let case = serde_json::json!({
             "rule_files": [rules],
             "evaluation_interval": "1m",
             "tests": [{ "interval": "1m", "input_series": [], "alert_rule_test": [
@@ -256,7 +256,7 @@ fn a_threshold_that_is_lost_is_told() {
             ] }],
         });
         let path = directory.path().join(format!("{index}.test.yml"));
-        fs::write(&path, test.to_string()).unwrap();
+        fs::write(&path, case.to_string()).unwrap();
         tests.push(path.to_str().unwrap().to_owned());
     }
     let arguments: Vec<&str> =
