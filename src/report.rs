@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::finding::Finding;
 use crate::predicament::{Activity, Predicament};
 use crate::sample::{BlindSpot, Cause, Connection, ListenerQueue};
-use crate::series::Point;
+use crate::series::{Attribution, Point};
 
 pub use compose::{Context, compose};
 
@@ -101,18 +101,9 @@ pub struct HostReport {
     pub tcp_memory_limit: Option<Levels>,
     /// Whether the kernel is in TCP memory pressure.
     pub memory_pressure: Option<bool>,
-    /// What processes hold, bytes; their accept queues are not in it.
-    pub process_bytes: i64,
-    /// What waits in accept queues, bytes.
-    pub accept_queue_bytes: i64,
-    /// What nobody holds any more, bytes.
-    pub orphan_bytes: i64,
-    /// What is held by somebody we cannot name, bytes.
-    pub unresolved_bytes: i64,
-    /// TCP memory less the four above, bytes.
-    pub unattributed_bytes: Option<i64>,
-    /// How far that may be from zero by the kernel's accounting alone, bytes.
-    pub unattributed_bound_bytes: Option<u64>,
+    /// Who holds it.
+    #[serde(flatten)]
+    pub held: Attribution,
     /// TCP sockets, host-wide.
     pub sockets_allocated: Option<u64>,
     /// Closed by their applications and not finished, host-wide.

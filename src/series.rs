@@ -14,17 +14,11 @@ pub const SPAN: Duration = Duration::from_hours(1);
 /// Owners kept of each point: as many as a picture can show apart. What others hold is the rest of the sum.
 pub const OWNERS_MAX: usize = 8;
 
-/// The host at one sample.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Who holds the host's TCP memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Point {
-    /// Seconds since the epoch.
-    pub timestamp: f64,
-    /// sockstat `mem`, bytes.
-    pub tcp_memory_bytes: Option<u64>,
-    /// Whether the kernel was in TCP memory pressure.
-    pub memory_pressure: Option<bool>,
-    /// What processes hold, bytes: their accept queues are not in it.
+pub struct Attribution {
+    /// What processes hold, bytes; their accept queues are not in it.
     pub process_bytes: i64,
     /// What waits in accept queues, bytes.
     pub accept_queue_bytes: i64,
@@ -36,6 +30,36 @@ pub struct Point {
     pub unattributed_bytes: Option<i64>,
     /// How far that may be from zero by the kernel's accounting alone, bytes.
     pub unattributed_bound_bytes: Option<u64>,
+}
+
+impl Attribution {
+    /// What a sample says of it.
+    pub fn of(sample: &Sample) -> Self {
+        let class = |class: OwnerClass| sample.attributed[class as usize];
+        Self {
+            process_bytes: class(OwnerClass::Process),
+            accept_queue_bytes: class(OwnerClass::AcceptQueue),
+            orphan_bytes: class(OwnerClass::Orphan),
+            unresolved_bytes: class(OwnerClass::Unresolved),
+            unattributed_bytes: sample.unattributed,
+            unattributed_bound_bytes: sample.unattributed_bound,
+        }
+    }
+}
+
+/// The host at one sample.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Point {
+    /// Seconds since the epoch.
+    pub timestamp: f64,
+    /// sockstat `mem`, bytes.
+    pub tcp_memory_bytes: Option<u64>,
+    /// Whether the kernel was in TCP memory pressure.
+    pub memory_pressure: Option<bool>,
+    /// Who held it.
+    #[serde(flatten)]
+    pub held: Attribution,
     /// Orphans.
     pub orphan_sockets: Option<u64>,
     /// Sockets in no table that sock_diag can show.
@@ -69,7 +93,6 @@ pub struct OwnerPoint {
 impl Point {
     /// The point of one sample.
     pub fn of(host: &HostFigures, sample: &Sample) -> Self {
-        let class = |class: OwnerClass| sample.attributed[class as usize];
         let counters = host.memory_counters;
         let owners = sample.processes.iter().filter_map(|row| match &row.name {
             ProcessName::One { pid, comm } => Some(OwnerPoint {
@@ -84,12 +107,7 @@ impl Point {
             timestamp: sample.timestamp,
             tcp_memory_bytes: host.tcp_memory,
             memory_pressure: host.memory_pressure,
-            process_bytes: class(OwnerClass::Process),
-            accept_queue_bytes: class(OwnerClass::AcceptQueue),
-            orphan_bytes: class(OwnerClass::Orphan),
-            unresolved_bytes: class(OwnerClass::Unresolved),
-            unattributed_bytes: sample.unattributed,
-            unattributed_bound_bytes: sample.unattributed_bound,
+            held: Attribution::of(sample),
             orphan_sockets: host.orphan_sockets,
             hidden_sockets: host.hidden_sockets,
             segments_received: host.segments.map(|segments| segments.received),

@@ -121,7 +121,7 @@ proptest! {
         report.watch.stall_after_seconds = seconds;
         report.host.tcp_memory_bytes = Some(count);
         report.host.orphan_sockets_limit = Some(count);
-        report.host.unattributed_bytes = Some(bytes);
+        report.host.held.unattributed_bytes = Some(bytes);
         report.history = reports::healthy().history;
         report.history[3].timestamp = seconds;
         report.history[60].timestamp = seconds;

@@ -166,12 +166,12 @@ fn orphan_memory(seen: Seen<'_>) -> Option<Finding> {
     let class = OwnerClass::Orphan as usize;
     let (memory, sockets) = (seen.sample.attributed[class], seen.sample.classes[class]);
     let points = lasting(seen, seen.stall_after)?;
-    if points.iter().any(|point| point.orphan_bytes < ORPHAN_MEMORY) {
+    if points.iter().any(|point| point.held.orphan_bytes < ORPHAN_MEMORY) {
         return None;
     }
     let connections: Vec<Connection> =
         seen.sample.unowned.orphans.connections.iter().take(KEPT_MAX).cloned().collect();
-    let (since, at_the_latest) = since(seen, |point| point.orphan_bytes >= ORPHAN_MEMORY);
+    let (since, at_the_latest) = since(seen, |point| point.held.orphan_bytes >= ORPHAN_MEMORY);
     let summary = format!(
         "{} that their applications have closed still hold {}: their peers do not take the rest.",
         human::count(sockets, "connection"),
@@ -230,8 +230,8 @@ fn orphan_sockets(seen: Seen<'_>) -> Option<Finding> {
 
 /// How far what no socket shows is beyond its bound: above zero beyond it upwards, below zero downwards.
 fn beyond_bound(point: &Point) -> Option<i64> {
-    let bound = i64::try_from(point.unattributed_bound_bytes?).ok()?;
-    let memory = point.unattributed_bytes?;
+    let bound = i64::try_from(point.held.unattributed_bound_bytes?).ok()?;
+    let memory = point.held.unattributed_bytes?;
     Some(memory.signum() * (memory.abs() - bound).max(0))
 }
 

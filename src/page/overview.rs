@@ -43,11 +43,11 @@ pub(super) fn figures(report: &Report) -> Markup {
         section.figures #host aria-label="The host's TCP memory" {
             (hero(host))
             dl.tiles {
-                (tile("processes", "held by processes", &sum(host.process_bytes), "by their open sockets"))
-                (tile("accept-queues", "in accept queues", &sum(host.accept_queue_bytes), "nobody has accepted these connections"))
-                (tile("orphans", "orphans", &sum(host.orphan_bytes), &orphans(host)))
-                (tile("unresolved", "unresolved", &sum(host.unresolved_bytes), "held by somebody who cannot be seen"))
-                (tile("unattributed", "unattributed", &host.unattributed_bytes.map_or_else(none, signed_bytes), &bound(host)))
+                (tile("processes", "held by processes", &sum(host.held.process_bytes), "by their open sockets"))
+                (tile("accept-queues", "in accept queues", &sum(host.held.accept_queue_bytes), "nobody has accepted these connections"))
+                (tile("orphans", "orphans", &sum(host.held.orphan_bytes), &orphans(host)))
+                (tile("unresolved", "unresolved", &sum(host.held.unresolved_bytes), "held by somebody who cannot be seen"))
+                (tile("unattributed", "unattributed", &host.held.unattributed_bytes.map_or_else(none, signed_bytes), &bound(host)))
                 (tile("sockets", "sockets", &host.sockets_allocated.map_or_else(none, count), &hidden(host)))
             }
             (more(host))
@@ -130,7 +130,7 @@ fn orphans(host: &HostReport) -> String {
 
 fn bound(host: &HostReport) -> String {
     let said = |bound| format!("the kernel's accounting explains \u{b1}{}", human::bytes(bound));
-    host.unattributed_bound_bytes.map_or("no socket shows it".to_owned(), said)
+    host.held.unattributed_bound_bytes.map_or("no socket shows it".to_owned(), said)
 }
 
 fn hidden(host: &HostReport) -> String {

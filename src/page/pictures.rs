@@ -236,15 +236,15 @@ fn bands(history: &[Point]) -> Vec<Band> {
         .collect();
     let rest = move |point: &Point| {
         let shown: i64 = named.iter().map(|(pid, name)| of(point, *pid, name)).sum();
-        point.process_bytes + point.accept_queue_bytes - shown
+        point.held.process_bytes + point.held.accept_queue_bytes - shown
     };
     let mut add = |class: &str, name: &str, of: Box<dyn Fn(&Point) -> i64>| {
         bands.push(Band { class: class.to_owned(), name: name.to_owned(), of });
     };
     add("other", "other processes", Box::new(rest));
-    add("orphans", "orphans", Box::new(|point| point.orphan_bytes));
-    add("unresolved", "unresolved", Box::new(|point| point.unresolved_bytes));
-    add("unattributed", "unattributed", Box::new(|point| point.unattributed_bytes.unwrap_or(0)));
+    add("orphans", "orphans", Box::new(|point| point.held.orphan_bytes));
+    add("unresolved", "unresolved", Box::new(|point| point.held.unresolved_bytes));
+    add("unattributed", "unattributed", Box::new(|point| point.held.unattributed_bytes.unwrap_or(0)));
     bands
 }
 

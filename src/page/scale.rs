@@ -134,8 +134,10 @@ pub(super) fn runs<'a>(points: &'a [Point], axis: &TimeAxis, interval: f64) -> V
 /// What counts as most: the kernel's sum, or without it the sockets'.
 fn held(point: &Point) -> u64 {
     point.tcp_memory_bytes.unwrap_or_else(|| {
-        let sum =
-            point.process_bytes + point.accept_queue_bytes + point.orphan_bytes + point.unresolved_bytes;
+        let sum = point.held.process_bytes
+            + point.held.accept_queue_bytes
+            + point.held.orphan_bytes
+            + point.held.unresolved_bytes;
         u64::try_from(sum).unwrap_or(0)
     })
 }

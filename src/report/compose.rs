@@ -13,7 +13,7 @@ use crate::sample::{
     BlindSpot, BufferLevels, Cause, Exposed, HostFigures, OTHER, OwnerClass, ProcessName, ProcessRow, Sample,
     TcpState,
 };
-use crate::series::Series;
+use crate::series::{Attribution, Series};
 use crate::worst::KEPT_MAX;
 
 /// What does not change while a program runs.
@@ -101,7 +101,6 @@ fn verdict(
 }
 
 fn host_report(host: &HostFigures, sample: Option<&Sample>) -> HostReport {
-    let class = |class: OwnerClass| sample.map_or(0, |sample| sample.attributed[class as usize]);
     let whole = sample.filter(|sample| sample.is_of_whole_host);
     let sizes = |levels: BufferLevels| BufferSizes {
         min_bytes: levels.min,
@@ -125,13 +124,11 @@ fn host_report(host: &HostFigures, sample: Option<&Sample>) -> HostReport {
             max_bytes: levels.max,
         }),
         memory_pressure: host.memory_pressure,
-        process_bytes: class(OwnerClass::Process),
-        accept_queue_bytes: class(OwnerClass::AcceptQueue),
-        orphan_bytes: class(OwnerClass::Orphan),
-        unresolved_bytes: class(OwnerClass::Unresolved),
-        // Of a part of the host they would be the other parts' sockets.
-        unattributed_bytes: whole.and_then(|sample| sample.unattributed),
-        unattributed_bound_bytes: sample.and_then(|sample| sample.unattributed_bound),
+        held: Attribution {
+            // Of a part of the host it would be the other parts' sockets.
+            unattributed_bytes: whole.and_then(|sample| sample.unattributed),
+            ..sample.map(Attribution::of).unwrap_or_default()
+        },
         sockets_allocated: host.sockets_allocated,
         orphan_sockets: host.orphan_sockets,
         orphan_sockets_limit: host.orphan_sockets_limit,

@@ -12,7 +12,7 @@ use skmem_exporter::finding::{Finding, Severity, Subject};
 use skmem_exporter::human;
 use skmem_exporter::page;
 use skmem_exporter::report::{HostReport, Levels, ProcessReport, Report};
-use skmem_exporter::series::{OwnerPoint, Point};
+use skmem_exporter::series::{Attribution, OwnerPoint, Point};
 
 use crate::report_fixture::{NOW, busy, process, unread};
 
@@ -301,8 +301,11 @@ proptest! {
         report.history = at.into_iter().zip(&samples).map(|(timestamp, (_, memory, held))| Point {
             timestamp,
             tcp_memory_bytes: Some(*memory),
-            process_bytes: *held,
-            unattributed_bytes: Some(-held),
+            held: Attribution {
+                process_bytes: *held,
+                unattributed_bytes: Some(-held),
+                ..Attribution::default()
+            },
             owners: names.iter().zip(1..).map(|(name, pid)| OwnerPoint {
                 pid, process: name.clone(), memory_bytes: *held, resident_bytes: None,
             }).collect(),

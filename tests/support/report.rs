@@ -10,7 +10,7 @@ use skmem_exporter::report::{
     Watch,
 };
 use skmem_exporter::sample::{BlindSpot, Cause, Connection, FindingKind, ListenerQueue, TcpState};
-use skmem_exporter::series::{OwnerPoint, Point};
+use skmem_exporter::series::{Attribution, OwnerPoint, Point};
 use skmem_exporter::tcp_info::TcpInfo;
 
 /// When it was made.
@@ -230,12 +230,14 @@ pub fn history() -> Vec<Point> {
                 timestamp: NOW - f64::from(240 - tick) * 15.0,
                 tcp_memory_bytes: u64::try_from(processes + 3 * MIB).ok(),
                 memory_pressure: Some(false),
-                process_bytes: processes * 9 / 10,
-                accept_queue_bytes: processes / 10,
-                orphan_bytes: MIB,
-                unresolved_bytes: MIB / 2,
-                unattributed_bytes: Some(MIB * 3 / 2),
-                unattributed_bound_bytes: Some(2 << 20),
+                held: Attribution {
+                    process_bytes: processes * 9 / 10,
+                    accept_queue_bytes: processes / 10,
+                    orphan_bytes: MIB,
+                    unresolved_bytes: MIB / 2,
+                    unattributed_bytes: Some(MIB * 3 / 2),
+                    unattributed_bound_bytes: Some(2 << 20),
+                },
                 owners,
                 ..Point::default()
             }
@@ -268,12 +270,7 @@ pub fn busy() -> Report {
                 max_bytes: 2256 << 20,
             }),
             memory_pressure: Some(false),
-            process_bytes: newest.process_bytes,
-            accept_queue_bytes: newest.accept_queue_bytes,
-            orphan_bytes: newest.orphan_bytes,
-            unresolved_bytes: newest.unresolved_bytes,
-            unattributed_bytes: newest.unattributed_bytes,
-            unattributed_bound_bytes: newest.unattributed_bound_bytes,
+            held: newest.held,
             sockets_allocated: Some(412),
             orphan_sockets: Some(3),
             orphan_sockets_limit: Some(262_144),

@@ -9,7 +9,7 @@ use skmem_exporter::report::{
     Watch,
 };
 use skmem_exporter::sample::{BlindSpot, Cause, Connection, FindingKind, ListenerQueue, TcpState};
-use skmem_exporter::series::Point;
+use skmem_exporter::series::{Attribution, Point};
 use skmem_exporter::tcp_info::TcpInfo;
 
 const NOW: f64 = 1_795_396_337.25;
@@ -79,12 +79,14 @@ fn host(memory: u64, memory_pressure: bool) -> HostReport {
             max_bytes: 2304 * MIB,
         }),
         memory_pressure: Some(memory_pressure),
-        process_bytes: signed(memory - MIB),
-        accept_queue_bytes: signed(512 * KIB),
-        orphan_bytes: 0,
-        unresolved_bytes: 0,
-        unattributed_bytes: Some(signed(512 * KIB)),
-        unattributed_bound_bytes: Some(2 * MIB),
+        held: Attribution {
+            process_bytes: signed(memory - MIB),
+            accept_queue_bytes: signed(512 * KIB),
+            orphan_bytes: 0,
+            unresolved_bytes: 0,
+            unattributed_bytes: Some(signed(512 * KIB)),
+            unattributed_bound_bytes: Some(2 * MIB),
+        },
         sockets_allocated: Some(4246),
         orphan_sockets: Some(12),
         orphan_sockets_limit: Some(131_072),
@@ -249,12 +251,16 @@ pub fn not_reading() -> Report {
 /// Memory pressure, whoever causes it, and orphans.
 pub fn pressure() -> Report {
     let mut report = not_reading();
+    let host = host(2200 * MIB, true);
     report.host = HostReport {
-        orphan_bytes: signed(32 * MIB),
+        held: Attribution {
+            orphan_bytes: signed(32 * MIB),
+            unattributed_bytes: Some(signed(3 * MIB)),
+            ..host.held
+        },
         orphan_sockets: Some(70_000),
-        unattributed_bytes: Some(signed(3 * MIB)),
         hidden_sockets: Some(17),
-        ..host(2200 * MIB, true)
+        ..host
     };
     let summary = "The kernel is in TCP memory pressure: every connection on the host gets smaller buffers, 2.1 GiB are \
                    in use.";

@@ -107,17 +107,17 @@ fn sockets(host: &HostReport) -> String {
 
 fn held(host: &HostReport) -> String {
     let parts = [
-        ("processes", host.process_bytes),
-        ("accept queues", host.accept_queue_bytes),
-        ("orphans", host.orphan_bytes),
-        ("nobody we can see", host.unresolved_bytes),
+        ("processes", host.held.process_bytes),
+        ("accept queues", host.held.accept_queue_bytes),
+        ("orphans", host.held.orphan_bytes),
+        ("nobody we can see", host.held.unresolved_bytes),
     ];
     let parts: Vec<String> = parts
         .into_iter()
         .filter(|(who, bytes)| *bytes != 0 || *who == "processes")
         .map(|(who, bytes)| format!("{who} {}", human::signed_bytes(bytes)))
         .collect();
-    let unattributed = match (host.unattributed_bytes, host.unattributed_bound_bytes) {
+    let unattributed = match (host.held.unattributed_bytes, host.held.unattributed_bound_bytes) {
         (None, _) => "unattributed: not known".to_owned(),
         (Some(bytes), None) => format!("unattributed {}", human::signed_bytes(bytes)),
         (Some(bytes), Some(bound)) => {
