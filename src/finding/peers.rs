@@ -28,7 +28,7 @@ struct Pinned {
 pub fn link(findings: &mut [Finding]) {
     let waits = |finding: &Finding| finding.kind == FindingKind::PeerNotReading;
     let mut readers: HashMap<Ends, Vec<(u64, usize)>> = HashMap::new();
-    for (index, finding) in findings.iter().enumerate().filter(|(_, finding)| !waits(finding)) {
+    for (index, finding) in findings.iter().enumerate().filter(|(_, finding)| keeps_waiting(finding.kind)) {
         for connection in &finding.connections {
             if let Some(ends) = ends(connection) {
                 readers.entry(ends).or_default().push((connection.namespace, index));
@@ -77,6 +77,19 @@ pub fn link(findings: &mut [Finding]) {
             .advice
             .insert(0, consider(format!("See to {reader_name} first: it is the one that does not read.")));
     }
+}
+
+/// Whether who is found to do so makes his senders wait. A hole in the path does too, and is not his doing.
+fn keeps_waiting(kind: FindingKind) -> bool {
+    matches!(
+        kind,
+        FindingKind::NotReading
+            | FindingKind::SlowReading
+            | FindingKind::AcceptQueue
+            | FindingKind::CloseWait
+            | FindingKind::HalfClosed
+            | FindingKind::SmallSegments
+    )
 }
 
 /// Whose of the candidates the other end is: the one of the same namespace, or the only one there is. Every namespace has a
