@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use skmem_exporter::config::settings::SETTINGS;
+use skmem_exporter::finding::{LEAKED_FLOOR, MEMORY_FLOOR, WAITING_FLOOR};
 use skmem_exporter::sample::Cause;
 use skmem_exporter::sample::FindingKind;
 use workloads::{CULPRITS, INNOCENTS, Workload};
@@ -216,4 +217,24 @@ fn every_finding_is_explained() {
     told.sort_unstable();
     kinds.sort_unstable();
     assert_eq!(told, kinds);
+}
+
+/// What stands in the code, the document and the alerts is one number.
+#[test]
+fn floors_are_the_same_everywhere() {
+    let read = |path: &str| fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+    let (findings, rules) = (read("docs/findings.md"), read("alerts/skmem.rules.yml"));
+    let kibibytes = MEMORY_FLOOR / 1024;
+    for told in [
+        format!("| `not_reading` | {kibibytes} KiB for this cause |"),
+        format!("| `accept_queue` | {kibibytes} KiB, {WAITING_FLOOR} connections, or a full queue |"),
+        format!("| `close_wait` | {kibibytes} KiB, or {LEAKED_FLOOR} connections |"),
+    ] {
+        assert!(findings.contains(&told), "{told}");
+    }
+    for (threshold, floor) in [("leaked_sockets", LEAKED_FLOOR), ("accept_queue_connections", WAITING_FLOOR)]
+    {
+        let told = format!("record: skmem:threshold:{threshold}, expr: vector({floor})");
+        assert!(rules.contains(&told), "{told}");
+    }
 }
