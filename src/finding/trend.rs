@@ -84,29 +84,23 @@ fn rise(points: &[&Point], counter: impl Fn(&Point) -> Option<u64>) -> Option<(u
     (seconds > 0.0).then_some((rise, seconds))
 }
 
-/// The median of a figure over some points.
-fn median(points: &[&Point], figure: impl Fn(&Point) -> Option<u64>) -> Option<u64> {
-    let mut values: Vec<u64> = points.iter().filter_map(|point| figure(point)).collect();
-    values.sort_unstable();
-    values.get(values.len() / 2).copied()
+/// TCP memory at some points, ascending.
+fn sorted_memory(points: &[&Point]) -> Vec<u64> {
+    let mut memory: Vec<u64> = points.iter().filter_map(|point| point.tcp_memory_bytes).collect();
+    memory.sort_unstable();
+    memory
 }
 
-/// The medians of TCP memory over the first and the last third of some points, if it has risen from third to third without
-/// ever falling back, and by so much that it is worth telling.
+/// The medians of TCP memory over the first and the last third of some points, if it has risen from third to third, the last
+/// wholly above the first, and by so much that it is worth telling.
 fn steady_rise(points: &[&Point]) -> Option<(u64, u64)> {
-    let thirds: Vec<&[&Point]> = points.chunks(points.len().div_ceil(3)).collect();
+    let thirds: Vec<Vec<u64>> = points.chunks(points.len().div_ceil(3)).map(sorted_memory).collect();
     let [first, middle, last] = thirds.as_slice() else { return None };
-    let memory = |point: &&Point| point.tcp_memory_bytes;
-    let falls_back = |before: &[&Point], after: &[&Point]| {
-        before.iter().filter_map(memory).max() >= after.iter().filter_map(memory).min()
-    };
-    let (before, after) =
-        (median(first, |point| point.tcp_memory_bytes)?, median(last, |point| point.tcp_memory_bytes)?);
-    let is_steady = !falls_back(first, last)
-        && median(first, |point| point.tcp_memory_bytes) < median(middle, |point| point.tcp_memory_bytes)
-        && median(middle, |point| point.tcp_memory_bytes) < median(last, |point| point.tcp_memory_bytes);
+    let median = |memory: &[u64]| memory.get(memory.len() / 2).copied();
+    let (before, between, after) = (median(first)?, median(middle)?, median(last)?);
+    let is_steady = before < between && between < after && first.last() < last.first();
     let enough = RISE.max(before / 10 * RISE_TENTHS);
-    (is_steady && after.saturating_sub(before) >= enough).then_some((before, after))
+    (is_steady && after - before >= enough).then_some((before, after))
 }
 
 fn without_traffic(seen: Seen<'_>) -> Option<Finding> {

@@ -251,31 +251,20 @@ impl<'a> Round<'a> {
             return;
         }
         let entries: Vec<Entry> = suspects.iter().map(|suspect| suspect.entry).collect();
-        let fates = diag.ask(entries, deadline);
-        let fates = fates.into_iter().map(Some).chain(std::iter::repeat(None));
+        // Whoever has no fate was not asked either: none must get lost.
+        let fates = diag.ask(entries, deadline).into_iter().chain(std::iter::repeat(Fate::Failed));
         for (suspect, fate) in suspects.into_iter().zip(fates) {
-            let answer = match fate {
-                Some(Fate::Answered(then, info)) => {
-                    self.counts.answered += 1;
-                    Some(self.followed.answer(&then.socket, then.rcvbuf, info, self.clock.now))
+            let (count, answer) = match fate {
+                Fate::Answered(then, info) => {
+                    let answer = self.followed.answer(&then.socket, then.rcvbuf, info, self.clock.now);
+                    (&mut self.counts.answered, Some(answer))
                 }
-                Some(Fate::Vanished) => {
-                    self.counts.vanished += 1;
-                    None
-                }
-                Some(Fate::TimedOut) => {
-                    self.counts.timed_out += 1;
-                    None
-                }
-                Some(Fate::Skipped) => {
-                    self.counts.skipped += 1;
-                    None
-                }
-                Some(Fate::Failed) | None => {
-                    self.counts.failed += 1;
-                    None
-                }
+                Fate::Vanished => (&mut self.counts.vanished, None),
+                Fate::TimedOut => (&mut self.counts.timed_out, None),
+                Fate::Skipped => (&mut self.counts.skipped, None),
+                Fate::Failed => (&mut self.counts.failed, None),
             };
+            *count += 1;
             self.conclude(&suspect, answer);
         }
     }
