@@ -1,5 +1,6 @@
 //! Settings, parsed once: flags over the environment over a TOML file over defaults.
 
+mod hosts;
 mod layers;
 mod listen;
 pub mod settings;
@@ -15,11 +16,16 @@ use std::time::Duration;
 use figment::Figment;
 use tracing::Level;
 
+pub use self::hosts::UnknownHost;
 pub use self::layers::Problem;
 pub use self::listen::ListenAddress;
 use self::settings::{CONFIG_FILE, SETTINGS, Setting};
 pub use self::value::Allowed;
 use self::value::Value;
+
+/// Exit status for wrong flags, settings or web configuration files. clap uses the same for what it knows of, and
+/// `RestartPreventExitStatus=` of the systemd unit relies on it.
+pub const WRONG_SETTING: u8 = 2;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! Where the web server listens.
 
+use super::hosts::{UnknownHost, look_up};
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 /// Longest host name DNS allows.
 const LONGEST_NAME: usize = 253;
 
-/// One address to listen on, as configured; names are looked up only when it is bound.
+/// One address to listen on, as configured; names are looked up only when it is bound or asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
     /// `:10477`: every interface, IPv6 and IPv4 on one socket; IPv4 alone where the host has no IPv6.
@@ -18,7 +18,7 @@ pub enum ListenAddress {
     },
     /// `127.0.0.1:10477`, `[::1]:10477`
     Socket(SocketAddr),
-    /// `localhost:10477`
+    /// `localhost:10477`, or another name in `/etc/hosts`
     Name {
         /// Kept as written, so that a name that moves is found again.
         host: String,
@@ -36,8 +36,8 @@ impl ListenAddress {
         }
     }
 
-    /// Where a client on this host reaches the listener: a wildcard is no address to connect to.
-    pub fn local(&self) -> io::Result<Vec<SocketAddr>> {
+    /// Where a client on this host reaches the listener, at least one: a wildcard is no address to connect to.
+    pub fn local(&self) -> Result<Vec<SocketAddr>, UnknownHost> {
         let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()));
         let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, self.port()));
         match self {
@@ -45,7 +45,9 @@ impl ListenAddress {
             Self::Socket(address) if address.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ok(vec![v4]),
             Self::Socket(address) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ok(vec![v6]),
             Self::Socket(address) => Ok(vec![*address]),
-            Self::Name { host, port } => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
+            Self::Name { host, port } => {
+                Ok(look_up(host)?.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect())
+            }
         }
     }
 
@@ -182,8 +184,10 @@ mod tests {
         check("0.0.0.0:1", &["127.0.0.1:1"]);
         check("[::]:1", &["[::1]:1"]);
         check("192.0.2.1:1", &["192.0.2.1:1"]);
-        let localhost: ListenAddress = "localhost:1".parse().unwrap();
-        assert!(localhost.local().unwrap().iter().all(|address| address.ip().is_loopback()));
+        check("localhost:1", &["127.0.0.1:1", "[::1]:1"]);
+        let unknown: ListenAddress = "no-such-host.invalid:1".parse().unwrap();
+        let error = unknown.local().unwrap_err().to_string();
+        assert!(error.contains("no-such-host.invalid"), "{error}");
     }
 
     #[test]

@@ -63,7 +63,9 @@ pub(super) struct Refusal {
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Addresses => f.write_str(":PORT (all interfaces), IPV4:PORT, [IPV6]:PORT or NAME:PORT"),
+            Self::Addresses => f.write_str(
+                ":PORT (all interfaces), IPV4:PORT, [IPV6]:PORT or NAME:PORT (localhost, or in /etc/hosts)",
+            ),
             Self::Route => f.write_str(
                 "a path such as /metrics, other than /, /-/healthy, /-/ready and those below /api/",
             ),

@@ -1,7 +1,7 @@
 //! Asking the daemon on this host, as its own commands do.
 
 use super::web_config::{WebConfigError, wants_tls};
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, UnknownHost};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -35,6 +35,9 @@ pub enum AskError {
     /// Nobody listens there.
     #[error("nobody listens on {0}")]
     Nobody(String),
+    /// Where to ask cannot be told.
+    #[error(transparent)]
+    Name(#[from] UnknownHost),
     /// How to ask cannot be told.
     #[error(transparent)]
     WebConfig(#[from] WebConfigError),
@@ -56,7 +59,7 @@ pub async fn ask_daemon(
     path: &str,
 ) -> Result<Vec<u8>, AskError> {
     let tls = web_config.map_or(Ok(false), wants_tls)?;
-    let targets = listen.local().unwrap_or_default();
+    let targets = listen.local()?;
     let address = targets.first().map_or_else(|| listen.to_string(), ToString::to_string);
     let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, TcpStream::connect(targets.as_slice())).await else {
         return Err(AskError::Nobody(address));

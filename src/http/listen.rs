@@ -1,11 +1,11 @@
 //! Getting sockets to listen on: bound by address, or handed over by systemd.
 
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, UnknownHost};
 use listenfd::ListenFd;
 use rustix::net::sockopt::{set_ipv6_v6only, socket_acceptconn};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections the kernel holds until they are accepted. Accepting takes microseconds, so this is only ever
 /// used by a burst of clients; the kernel cuts it to `net.core.somaxconn`.
@@ -23,15 +23,12 @@ pub enum ListenError {
         error: io::Error,
     },
     /// The host name means nothing here.
-    #[error(
-        "cannot listen on {address}: the host name does not resolve ({error}); \
-         give an address of this host, or :PORT for all of them, with --web.listen-address"
-    )]
-    Resolve {
+    #[error("cannot listen on {address} (--web.listen-address): {error}")]
+    Name {
         /// The address as it was given.
         address: String,
-        /// What the resolver said.
-        error: io::Error,
+        /// What is wrong with the name.
+        error: UnknownHost,
     },
     /// There is nothing to listen on.
     #[error("no address to listen on; give one with --web.listen-address, for example :10477")]
@@ -75,7 +72,7 @@ fn bind_cure(address: &str, error: &io::Error) -> String {
     }
 }
 
-/// Binds every address, or none.
+/// Binds every address, or none. The sockets belong to the runtime that runs this.
 pub async fn bind(addresses: &[ListenAddress]) -> Result<Vec<TcpListener>, ListenError> {
     if addresses.is_empty() {
         return Err(ListenError::None);
@@ -86,18 +83,19 @@ pub async fn bind(addresses: &[ListenAddress]) -> Result<Vec<TcpListener>, Liste
         listeners.push(match listen {
             ListenAddress::AllInterfaces { port } => bind_all_interfaces(*port, bind_one).map_err(failed)?,
             ListenAddress::Socket(address) => bind_one(*address).map_err(failed)?,
-            ListenAddress::Name { host, port } => bind_one(resolve(host, *port).await?).map_err(failed)?,
+            ListenAddress::Name { .. } => bind_one(resolve(listen)?).map_err(failed)?,
         });
     }
     Ok(listeners)
 }
 
 /// One address of a host name: its first IPv4 address if it has any, as other exporters choose it.
-async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ListenError> {
-    let failed = |error| ListenError::Resolve { address: format!("{host}:{port}"), error };
-    let found: Vec<_> = lookup_host((host, port)).await.map_err(failed)?.collect();
-    let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
-    chosen.ok_or_else(|| failed(io::Error::new(ErrorKind::NotFound, "no address")))
+fn resolve(listen: &ListenAddress) -> Result<SocketAddr, ListenError> {
+    let failed = |error| ListenError::Name { address: listen.to_string(), error };
+    let mut found = listen.local().map_err(failed)?;
+    // Sorting is stable; there is at least one.
+    found.sort_by_key(SocketAddr::is_ipv6);
+    Ok(found[0])
 }
 
 /// `[::]`, which takes IPv4 as well, or `0.0.0.0` where the host has no IPv6.

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use skmem_exporter::config::ListenAddress;
-use skmem_exporter::http::{Health, bind, from_systemd, healthcheck};
+use skmem_exporter::http::{Health, ask_daemon, bind, from_systemd, healthcheck};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -45,7 +45,7 @@ async fn errors_say_what_to_do() {
     let foreign = error(&["192.0.2.1:0".parse().unwrap()]).await;
     assert!(foreign.contains("192.0.2.1:0") && foreign.contains("no interface"), "{foreign}");
     let unknown = error(&["no-such-host.invalid:1".parse().unwrap()]).await;
-    assert!(unknown.contains("no-such-host.invalid:1") && unknown.contains("resolve"), "{unknown}");
+    assert!(unknown.contains("no-such-host.invalid:1") && unknown.contains("/etc/hosts"), "{unknown}");
     assert!(error(&[]).await.contains("--web.listen-address"));
 }
 
@@ -116,6 +116,17 @@ async fn asks_for_health() {
     server.stop().await;
     let error = healthcheck(&host(address), None).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("no answer from {address}: Connection refused")), "{error}");
+    let unknown = "no-such-host.invalid:1".parse().unwrap();
+    let error = healthcheck(&unknown, None).await.unwrap_err().to_string();
+    assert!(
+        error.contains("no-such-host.invalid") && error.contains("put the name into /etc/hosts"),
+        "{error}"
+    );
+    let error = ask_daemon(&unknown, None, "/").await.unwrap_err().to_string();
+    assert!(
+        error.contains("no-such-host.invalid") && error.contains("put the name into /etc/hosts"),
+        "{error}"
+    );
 
     // Takes the connection and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
