@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::cgroups::Cgroups;
+use super::cgroup_place::CgroupPlace;
 use super::proc_root::ProcRoot;
 use crate::account::ProcessId;
 use crate::predicament::{Activity, SPINNING, ThreadGroup, ThreadState};
@@ -52,6 +52,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct ActivityReader {
     root: ProcRoot,
+    place: CgroupPlace,
     restraints: Restraints,
     ticks_per_second: f64,
     last: Option<Duration>,
@@ -82,12 +83,13 @@ struct Threads {
 }
 
 impl ActivityReader {
-    /// Reads below `root`, and the cgroup hierarchies mounted at or below `cgroupfs`.
-    pub fn new(root: ProcRoot, cgroupfs: &Path) -> Self {
-        let unified = Cgroups::new(cgroupfs).mount().map(Path::to_owned);
+    /// Reads below `root`, and the cgroup hierarchies mounted at or below `cgroupfs`: cgroup2 at `unified`, where `place` is
+    /// ours.
+    pub fn new(root: ProcRoot, cgroupfs: &Path, unified: Option<&Path>, place: CgroupPlace) -> Self {
         Self {
+            place,
             root,
-            restraints: Restraints::new(cgroupfs.to_owned(), unified),
+            restraints: Restraints::new(cgroupfs.to_owned(), unified.map(Path::to_owned)),
             ticks_per_second: rustix::param::clock_ticks_per_second() as f64,
             last: None,
             past: HashMap::new(),
@@ -198,7 +200,7 @@ impl ActivityReader {
 
     /// Whether it is frozen, by which cgroup, and the share of the time it was throttled.
     fn restraints(&mut self, pid: u32, seconds: Option<f64>) -> (Option<bool>, String, Option<f64>) {
-        let text = self.root.bytes(format!("{pid}/cgroup")).unwrap_or_default();
+        let text = self.place.cgroups(&self.root, pid);
         let (frozen, freezer) = self.restraints.frozen(&text);
         (frozen, freezer, self.restraints.throttled_share(&text, seconds))
     }

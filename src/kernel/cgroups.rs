@@ -15,7 +15,7 @@ const HYBRID_MOUNT: &str = "unified";
 /// Every cgroup2 root has this file, and no cgroup v1 hierarchy has it.
 const CGROUP2_MARK: &str = "cgroup.controllers";
 /// Directories one search may visit: more than any host has that still works, and a bound on a pathological tree.
-const DIRECTORIES_MAX: usize = 200_000;
+pub(super) const DIRECTORIES_MAX: usize = 200_000;
 
 /// The cgroup2 tree.
 #[derive(Debug)]

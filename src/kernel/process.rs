@@ -3,6 +3,7 @@
 use procfs::process::{Stat, StatM};
 use procfs::{FromBufRead, FromRead, ProcessCGroup, ProcessCGroups};
 
+use super::cgroup_place::CgroupPlace;
 use super::error::Error;
 use super::proc_root::ProcRoot;
 use crate::identity::Identity;
@@ -61,13 +62,12 @@ pub fn resident_memory(root: &ProcRoot, pid: u32, page_size: u64) -> Option<u64>
 }
 
 /// Labels of `skmem_process_info`; what cannot be read is empty.
-pub fn info(root: &ProcRoot, pid: u32) -> ProcessInfo {
+pub fn info(root: &ProcRoot, place: &CgroupPlace, pid: u32) -> ProcessInfo {
     use std::os::unix::ffi::OsStrExt;
     let exe = std::fs::read_link(root.join(format!("{pid}/exe")))
         .map(|target| lossless_text(target.as_os_str().as_bytes()))
         .unwrap_or_default();
-    let cgroups = root.bytes(format!("{pid}/cgroup")).unwrap_or_default();
-    let (cgroup, identity) = cgroup_of(&lossless_text(&cgroups));
+    let (cgroup, identity) = cgroup_of(&lossless_text(&place.cgroups(root, pid)));
     ProcessInfo {
         exe,
         cgroup,

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 
 use super::Scope;
 use super::activity::ActivityReader;
+use super::cgroup_place::CgroupPlace;
 use super::cgroups::Cgroups;
 use super::outcome::Outcomes;
 use super::owners::Owners;
@@ -26,6 +27,7 @@ const ACTIVITIES_MAX: usize = 10;
 pub struct Rows {
     root: ProcRoot,
     cgroups: Cgroups,
+    place: CgroupPlace,
     activities: ActivityReader,
     reads_ahead: bool,
     page_size: u64,
@@ -37,9 +39,12 @@ impl Rows {
     /// Rows as `scope` wants them.
     pub fn new(root: ProcRoot, page_size: u64, scope: &Scope<'_>) -> Self {
         let (min_memory, limit) = (scope.row_min_memory, scope.rows_max);
+        let cgroups = Cgroups::new(scope.cgroupfs);
+        let place = CgroupPlace::find(&root, cgroups.mount());
         Self {
-            cgroups: Cgroups::new(scope.cgroupfs),
-            activities: ActivityReader::new(root.clone(), scope.cgroupfs),
+            activities: ActivityReader::new(root.clone(), scope.cgroupfs, cgroups.mount(), place.clone()),
+            cgroups,
+            place,
             reads_ahead: scope.reads_ahead,
             root,
             page_size,
@@ -79,7 +84,7 @@ impl Rows {
             let Some(pid) = owners.pid(id) else { continue };
             let Some(comm) = process::comm(&self.root, pid) else { continue };
             let resident_memory = process::resident_memory(&self.root, pid, self.page_size);
-            let info = Some(process::info(&self.root, pid));
+            let info = Some(process::info(&self.root, &self.place, pid));
             // Asked last: what was read before is of this process only if it is still there.
             if !owners.is_alive(id) {
                 continue;

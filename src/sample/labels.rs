@@ -409,9 +409,9 @@ impl Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Refusal {
-    /// A scrape beyond `--web.max-requests`.
+    /// A scrape beyond `--web.max-requests`: it, or one of the peer that had most, in its place.
     OverMaxRequests,
-    /// A connection beyond the most that are kept open.
+    /// A connection beyond the most that are kept open: it, or one of the peer that had most, in its place.
     OverMaxConnections,
     /// Headers that did not come in time, or no request at all.
     HeaderTimeout,

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use skmem_exporter::account::ProcessId;
 use skmem_exporter::kernel::activity::ActivityReader;
+use skmem_exporter::kernel::cgroup_place::CgroupPlace;
+use skmem_exporter::kernel::cgroups::Cgroups;
 use skmem_exporter::kernel::proc_root::ProcRoot;
 use skmem_exporter::predicament::{Activity, Predicament};
 
@@ -71,7 +73,10 @@ pub struct Watch {
 
 impl Watch {
     pub fn new() -> Self {
-        let reader = ActivityReader::new(ProcRoot::new("/proc"), Path::new(CGROUPS));
+        let root = ProcRoot::new("/proc");
+        let cgroups = Cgroups::new(Path::new(CGROUPS));
+        let place = CgroupPlace::find(&root, cgroups.mount());
+        let reader = ActivityReader::new(root, Path::new(CGROUPS), cgroups.mount(), place);
         Self { reader, started: Instant::now() }
     }
 

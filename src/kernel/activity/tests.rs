@@ -15,7 +15,8 @@ struct Procfs {
 impl Procfs {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let reader = ActivityReader::new(ProcRoot::new(directory.path()), &directory.path().join("cgroup"));
+        let (root, cgroupfs) = (ProcRoot::new(directory.path()), directory.path().join("cgroup"));
+        let reader = ActivityReader::new(root, &cgroupfs, None, CgroupPlace::default());
         Self { directory, reader }
     }
 
