@@ -12,11 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tracing::debug;
 
-use crate::config::{Allowed, Loaded};
+use crate::config::{Allowed, Loaded, NetnsScope};
+use crate::kernel::confine::{Role, confine};
 use crate::kernel::error::Error as KernelError;
+use crate::kernel::myself;
 use crate::logging;
 use crate::report::Report;
+use crate::sample::Capability;
 use watch::Plan;
 
 /// Something is wrong with the host.
@@ -92,7 +96,13 @@ pub fn run(loaded: &Loaded, options: Options) -> ExitCode {
         complain("cannot set up logging");
         return ExitCode::from(CANNOT_LOOK);
     }
-    let report = match find_out(loaded, options.duration) {
+    // Before there is a second thread. Whoever asks a daemon or watches the host needs the same, and changes nothing.
+    let all_namespaces = loaded.config.netns == NetnsScope::All;
+    let given = myself::permitted_capabilities();
+    for remains in confine(Role::Sampler { all_namespaces }) {
+        debug!(remains, "could not be given up");
+    }
+    let report = match find_out(loaded, options.duration, given) {
         Ok(report) => report,
         Err(failure) => {
             complain(&failure.to_string());
@@ -116,7 +126,12 @@ fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-fn find_out(loaded: &Loaded, duration: Option<Duration>) -> Result<Arc<Report>, Failure> {
+/// `given`: the capabilities that we were started with.
+fn find_out(
+    loaded: &Loaded,
+    duration: Option<Duration>,
+    given: [bool; Capability::ALL.len()],
+) -> Result<Arc<Report>, Failure> {
     let config = &loaded.config;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if duration.is_none()
@@ -125,7 +140,7 @@ fn find_out(loaded: &Loaded, duration: Option<Duration>) -> Result<Arc<Report>, 
         return Ok(Arc::new(report));
     }
     let plan = Plan::new(duration.unwrap_or(USUAL), config.stall_after);
-    runtime.block_on(watch::watch(config, plan))
+    runtime.block_on(watch::watch(config, plan, given))
 }
 
 /// The daemon's report, if there is a daemon that knows. Says in a line why not, unless there is none.

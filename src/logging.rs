@@ -26,7 +26,11 @@ where
 {
     // The libraries' own steps help nobody who looks into the exporter.
     let libraries = LevelFilter::from_level(config.level.min(Level::WARN));
-    let filter = Targets::new().with_target(env!("CARGO_CRATE_NAME"), config.level).with_default(libraries);
+    let filter = Targets::new()
+        .with_target(env!("CARGO_CRATE_NAME"), config.level)
+        // It warns of what clients do, who could fill the disk with that; the web server counts it.
+        .with_target("h2", LevelFilter::ERROR)
+        .with_default(libraries);
     Registry::default().with(lines(config.format, writer)).with(filter)
 }
 
@@ -185,6 +189,7 @@ mod tests {
                 tracing::error!("error");
                 tracing::debug!(target: "hyper", "hyper-debug");
                 tracing::warn!(target: "hyper", "hyper-warn");
+                tracing::warn!(target: "h2::proto", "h2-warn");
             });
             let said: Vec<&str> =
                 text.lines().filter_map(|line| line.rsplit_once(['=', ' ']).map(|(_, word)| word)).collect();

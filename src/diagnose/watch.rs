@@ -15,7 +15,7 @@ use crate::kernel::facts::Facts;
 use crate::kernel::proc_root::ProcRoot;
 use crate::kernel::{Kernel, Reading, Scope, text};
 use crate::report::{Context, Mode, Report};
-use crate::sample::{Reason, Source};
+use crate::sample::{Capability, Reason, Source};
 use crate::sampler::{Publication, SAMPLE_DEADLINE};
 
 /// Samples in a watch, about: enough to see something move, few enough to watch the host and not ourselves.
@@ -60,11 +60,16 @@ impl Plan {
     }
 }
 
-/// Watches the host as planned, or until SIGINT or SIGTERM.
-pub async fn watch(config: &Config, plan: Plan) -> Result<Arc<Report>, Failure> {
+/// Watches the host as planned, or until SIGINT or SIGTERM. `given`: the capabilities that we were started with, by which the
+/// cure of what cannot be seen is told.
+pub async fn watch(
+    config: &Config,
+    plan: Plan,
+    given: [bool; Capability::ALL.len()],
+) -> Result<Arc<Report>, Failure> {
     let root = ProcRoot::new(&config.procfs);
     root.parse("self/net/sockstat", text::sockstat).map_err(Failure::Procfs)?;
-    let facts = Facts::gather(&root, &config.cgroupfs);
+    let facts = Facts { capabilities: given, ..Facts::gather(&root, &config.cgroupfs) };
     let mut publication = Publication::new(Context {
         mode: Mode::Diagnose,
         hostname: root.parse("sys/kernel/hostname", |name| Ok(name.trim().to_owned())).unwrap_or_default(),

@@ -19,7 +19,7 @@ pub struct Facts {
     pub mptcp: bool,
     /// Network namespaces in sight.
     pub namespaces: usize,
-    /// Effective capabilities, by position in [`Capability::ALL`].
+    /// Permitted capabilities, by position in [`Capability::ALL`].
     pub capabilities: [bool; Capability::ALL.len()],
 }
 
@@ -39,13 +39,14 @@ impl Facts {
             },
             mptcp: root.parse("sys/net/mptcp/enabled", text::switch).unwrap_or(false),
             namespaces: Found::all(root, &pids).map_or(1, |found| found.namespaces.len()),
-            capabilities: myself::capabilities(),
+            capabilities: myself::permitted_capabilities(),
         }
     }
 
-    /// What is missing, what is lost by it and the cure; empty where nothing is.
-    pub fn missing(&self) -> Vec<String> {
-        self.blind_spots(true)
+    /// What is missing, what is lost by it and the cure; empty where nothing is. `all_namespaces` as in
+    /// [`Self::blind_spots`].
+    pub fn missing(&self, all_namespaces: bool) -> Vec<String> {
+        self.blind_spots(all_namespaces)
             .into_iter()
             .map(|BlindSpot { what, cure }| match cure {
                 Some(cure) => format!("{what}: {cure}"),
@@ -66,12 +67,19 @@ impl Facts {
             let cure = "give CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, or run as root";
             spots.push(spot("other users' sockets stay unresolved", Some(cure)));
         }
-        if !all_namespaces {
-            spots.push(spot("other network namespaces are not looked at", Some("run with --netns all")));
-        } else if !sys_admin {
-            let cure = "give CAP_SYS_ADMIN, or accept it with --netns own";
-            spots.push(spot("other network namespaces are not sampled", Some(cure)));
-        }
+        let unseen = match (all_namespaces, sys_admin) {
+            (true, true) => None,
+            (true, false) => Some((
+                "other network namespaces are not sampled",
+                "give CAP_SYS_ADMIN (under systemd with the drop-in netns.conf), or accept it with --netns own",
+            )),
+            (false, true) => Some(("other network namespaces are not looked at", "run with --netns all")),
+            (false, false) => Some((
+                "other network namespaces are not looked at",
+                "run with --netns all and CAP_SYS_ADMIN (under systemd with the drop-in netns.conf)",
+            )),
+        };
+        spots.extend(unseen.map(|(what, cure)| spot(what, Some(cure))));
         if self.cgroups == "none" {
             spots.push(spot("no cgroup rows", Some("there is no cgroup2 below --path.cgroupfs")));
         }
@@ -80,5 +88,43 @@ impl Facts {
             spots.push(spot("why sockets hold memory is not asked of this kernel", Some(cure)));
         }
         spots
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unseen_namespaces_have_the_cure_that_fits() {
+        #[track_caller]
+        fn check(all_namespaces: bool, sys_admin: bool, expect: &[&str]) {
+            let facts = Facts {
+                kernel: "6.18.0".to_owned(),
+                cgroups: "cgroup2",
+                mptcp: true,
+                namespaces: 2,
+                capabilities: [true, true, sys_admin],
+            };
+            assert_eq!(facts.missing(all_namespaces), expect);
+        }
+        check(true, true, &[]);
+        check(
+            true,
+            false,
+            &[
+                "other network namespaces are not sampled: give CAP_SYS_ADMIN (under systemd with the drop-in \
+               netns.conf), or accept it with --netns own",
+            ],
+        );
+        check(false, true, &["other network namespaces are not looked at: run with --netns all"]);
+        check(
+            false,
+            false,
+            &[
+                "other network namespaces are not looked at: run with --netns all and CAP_SYS_ADMIN (under systemd \
+               with the drop-in netns.conf)",
+            ],
+        );
     }
 }

@@ -6,7 +6,9 @@
 //! 4. owners of the few sockets that are new, and the rows.
 
 pub mod activity;
+pub mod cgroup_place;
 pub mod cgroups;
+pub mod confine;
 pub mod diag;
 pub mod error;
 pub mod facts;

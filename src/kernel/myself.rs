@@ -2,11 +2,13 @@
 
 use procfs::process::{LimitValue, Process};
 use procfs::{CurrentSI, KernelStats, ProcResult, WithCurrentSystemInfo};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::sample::{Capability, SelfFigures};
 
-/// Bits of `CapEff` (`include/uapi/linux/capability.h`), in the order of [`Capability::ALL`].
-const CAPABILITY_BITS: [u32; Capability::ALL.len()] = [2, 19, 21];
+/// In the order of [`Capability::ALL`].
+const CAPABILITIES: [CapabilitySet; Capability::ALL.len()] =
+    [CapabilitySet::DAC_READ_SEARCH, CapabilitySet::SYS_PTRACE, CapabilitySet::SYS_ADMIN];
 
 /// When this process started, seconds since the epoch: btime of `/proc/stat` plus its own start since boot. To be asked
 /// once: btime moves with the wall clock, and a start time must not.
@@ -40,8 +42,18 @@ fn read(start_time: f64) -> ProcResult<SelfFigures> {
     })
 }
 
-/// Effective capabilities of this process.
+/// Effective capabilities of the calling thread: not all of ours have the same ([`super::confine`]). By a system call that
+/// needs no file descriptor.
 pub fn capabilities() -> [bool; Capability::ALL.len()] {
-    let effective = Process::myself().and_then(|process| process.status()).map_or(0, |status| status.capeff);
-    CAPABILITY_BITS.map(|bit| effective & 1 << bit != 0)
+    among(|sets| sets.effective)
+}
+
+/// Those that it may make effective, as it does when it confines itself.
+pub fn permitted_capabilities() -> [bool; Capability::ALL.len()] {
+    among(|sets| sets.permitted)
+}
+
+fn among(set: impl FnOnce(CapabilitySets) -> CapabilitySet) -> [bool; Capability::ALL.len()] {
+    let has = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), set);
+    CAPABILITIES.map(|capability| has.contains(capability))
 }

@@ -3,6 +3,7 @@
 //! It is this program again: started from a thread, it is in that thread's network namespace. As every descriptor of ours is
 //! closed on exec, it has nothing but its two pipes and its netlink socket, so one that cannot end holds nothing else.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::super::confine::{Role, confine};
 use super::super::error::Error;
 use super::dump::{call, open, receive, send};
 use super::frames::{self, Frames, RECORD_MAX};
@@ -42,6 +44,8 @@ pub struct Asker {
 impl Asker {
     /// Starts a child in the calling thread's network namespace; the pipe takes its requests.
     pub fn spawn() -> io::Result<(Self, Requests)> {
+        // Whatever the child complains of, nobody would know what to do with it. Nothing of ours is opened for writing.
+        let nowhere = File::open("/dev/null")?;
         // No parent-death signal: when we die, the child's next write fails, and one that waits for a lock could not heed
         // a signal anyway.
         let mut child = Command::new("/proc/self/exe")
@@ -51,7 +55,7 @@ impl Asker {
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(nowhere)
             .spawn()?;
         let (requests, answers) = (child.stdin.take(), child.stdout.take());
         let (requests, answers) = requests.zip(answers).expect("both are piped");
@@ -167,6 +171,8 @@ fn wait_for(end: &impl AsFd, what: PollFlags, until: Instant) -> Result<(), Sile
 pub fn run() -> ExitCode {
     // It would be called "exe". Whoever finds one that cannot be killed should see whose it is.
     let _ = rustix::thread::set_name(c"skmem-asker");
+    // Asking needs no privilege. Nothing can be said from here of what remains; a test looks.
+    let _ = confine(Role::Asker);
     match answer_all(io::stdin().lock(), io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever started it sees the stream end early.
