@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod monotonic;
+pub mod notify;
 pub mod page;
 pub mod predicament;
 pub mod report;
