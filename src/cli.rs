@@ -35,7 +35,10 @@ pub enum Command {
     /// Check every source of settings and print those in effect.
     CheckConfig,
     /// Ask the running daemon whether it is healthy.
-    Healthcheck,
+    Healthcheck {
+        /// Whether a web configuration file that cannot be used is forgiven.
+        liveness: bool,
+    },
     /// Say who holds the host's TCP memory, and why.
     Diagnose(diagnose::Options),
 }
@@ -52,7 +55,7 @@ enum Subcommands {
     /// Check every source of settings, print the settings in effect and where each comes from
     CheckConfig(Flags),
     /// Ask the daemon that runs with the same settings whether it is healthy
-    Healthcheck(Flags),
+    Healthcheck(Healthcheck),
 }
 
 impl Cli {
@@ -62,7 +65,9 @@ impl Cli {
             None => (Command::default(), Flags::default()),
             Some(Subcommands::Serve(flags)) => (Command::Serve, flags),
             Some(Subcommands::CheckConfig(flags)) => (Command::CheckConfig, flags),
-            Some(Subcommands::Healthcheck(flags)) => (Command::Healthcheck, flags),
+            Some(Subcommands::Healthcheck(Healthcheck { liveness, flags })) => {
+                (Command::Healthcheck { liveness }, flags)
+            }
             Some(Subcommands::Diagnose(Diagnose { duration, format, flags })) => {
                 (Command::Diagnose(diagnose::Options { duration, format }), flags)
             }
@@ -90,6 +95,17 @@ struct Diagnose {
     /// How to print the report; JSON is what the daemon serves under /api/v1/report
     #[arg(long, value_name = "text|json", value_enum, default_value_t, hide_possible_values = true)]
     format: Format,
+    #[command(flatten, next_help_heading = "Settings")]
+    flags: Flags,
+}
+
+/// What `healthcheck` takes.
+#[derive(Debug, Args)]
+struct Healthcheck {
+    /// For whoever restarts what is not healthy: while the web configuration file cannot be used, it is enough that connections
+    /// are taken, as a restart would not mend it
+    #[arg(long)]
+    liveness: bool,
     #[command(flatten, next_help_heading = "Settings")]
     flags: Flags,
 }
@@ -165,7 +181,12 @@ mod tests {
         }
         check("x", Command::Serve, &[]);
         check("x serve", Command::Serve, &[]);
-        check("x healthcheck", Command::Healthcheck, &[]);
+        check("x healthcheck", Command::Healthcheck { liveness: false }, &[]);
+        check(
+            "x healthcheck --liveness --netns own",
+            Command::Healthcheck { liveness: true },
+            &[("netns", "own")],
+        );
         let diagnose = |duration: Option<u64>, format| {
             Command::Diagnose(diagnose::Options { duration: duration.map(Duration::from_secs), format })
         };

@@ -4,13 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use skmem_exporter::cli::{Cli, Command};
-use skmem_exporter::config::{self, Config, Loaded};
+use skmem_exporter::config::{self, Config, Loaded, WRONG_SETTING};
 use skmem_exporter::http::WebConfigFile;
 use skmem_exporter::kernel::diag;
 use skmem_exporter::{daemon, diagnose, http, logging};
-
-/// Bad flags or settings; clap uses the same.
-const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     // Not a command: the program starts itself like this, and needs neither settings nor runtime there.
@@ -22,12 +19,12 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => {
             eprintln!("{problems}");
-            return ExitCode::from(BAD_USAGE);
+            return ExitCode::from(WRONG_SETTING);
         }
     };
     match command {
         Command::CheckConfig => check_config(&loaded),
-        Command::Healthcheck => healthcheck(&loaded.config),
+        Command::Healthcheck { liveness } => healthcheck(&loaded.config, liveness),
         Command::Diagnose(options) => diagnose::run(&loaded, options),
         Command::Serve => match logging::init(loaded.config.log) {
             Ok(()) => daemon::run(&loaded.config),
@@ -44,19 +41,25 @@ fn check_config(loaded: &Loaded) -> ExitCode {
         && let Err(error) = WebConfigFile::load(path)
     {
         eprintln!("{error}");
-        return ExitCode::from(BAD_USAGE);
+        return ExitCode::from(WRONG_SETTING);
     }
     print!("{}", config::effective(loaded));
     ExitCode::SUCCESS
 }
 
-fn healthcheck(config: &Config) -> ExitCode {
+fn healthcheck(config: &Config, liveness: bool) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (Some(listen), Ok(runtime)) = (config.web.listen_addresses.first(), runtime) else {
         eprintln!("nothing to ask: no --web.listen-address");
         return ExitCode::FAILURE;
     };
-    match runtime.block_on(http::healthcheck(listen, config.web.config_file.as_deref())) {
+    let web_config = config.web.config_file.as_deref();
+    let asked = if liveness {
+        runtime.block_on(http::liveness(listen, web_config))
+    } else {
+        runtime.block_on(http::healthcheck(listen, web_config))
+    };
+    match asked {
         Ok(line) => {
             println!("{line}");
             ExitCode::SUCCESS

@@ -9,10 +9,13 @@ use super::routes::Permit;
 use axum::body::{Body, Bytes};
 use hyper::body::{Frame, SizeHint};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 /// After the order to stop, how long a connection without a request may still stay: long enough to read a
@@ -32,14 +35,17 @@ pub(super) enum Phase {
 
 /// The state of one connection, shared by its socket and its requests.
 pub(super) struct Activity {
+    peer: IpAddr,
     limits: Limits,
     /// HTTP/2: bytes between requests may be mere window updates, and do not start a request.
-    multiplexed: bool,
+    multiplexed: AtomicBool,
     state: Mutex<State>,
+    cut: Notify,
 }
 
 struct State {
     phase: Phase,
+    since: Instant,
     deadline: Instant,
     in_flight: usize,
     /// Bytes came that belong to the next request. The part of one that came in the same packet as the whole
@@ -51,17 +57,48 @@ struct State {
 }
 
 impl Activity {
-    pub(super) fn new(limits: Limits, multiplexed: bool) -> Arc<Self> {
+    /// Of a connection that has just been accepted.
+    pub(super) fn new(peer: IpAddr, limits: Limits) -> Arc<Self> {
+        let now = Instant::now();
         let state = State {
             phase: Phase::Head,
-            deadline: Instant::now() + limits.header_timeout,
+            since: now,
+            deadline: now + limits.header_timeout,
             in_flight: 0,
             ahead: false,
             stopping: false,
             expired: false,
             permits: Vec::new(),
         };
-        Arc::new(Self { limits, multiplexed, state: Mutex::new(state) })
+        let (multiplexed, cut) = (AtomicBool::new(false), Notify::new());
+        Arc::new(Self { peer, limits, multiplexed, state: Mutex::new(state), cut })
+    }
+
+    /// The other end.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// From here on it speaks HTTP: after a handshake the time for the first request begins anew.
+    pub(super) fn speaks(&self, multiplexed: bool) {
+        self.multiplexed.store(multiplexed, Relaxed);
+        self.lock().deadline = Instant::now() + self.limits.header_timeout;
+    }
+
+    /// Whether a request is being answered, and since when that has been so, or not.
+    pub(super) fn occupied(&self) -> (bool, Instant) {
+        let state = self.lock();
+        (state.phase == Phase::Busy, state.since)
+    }
+
+    /// Ends the connection at once.
+    pub(super) fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Resolves when it is to end at once.
+    pub(super) async fn until_cut(&self) {
+        self.cut.notified().await;
     }
 
     /// A request has been read. It is in flight until what is returned is dropped.
@@ -92,7 +129,7 @@ impl Activity {
     fn received(&self) {
         let mut state = self.lock();
         match state.phase {
-            Phase::Idle if !self.multiplexed && !state.stopping => {
+            Phase::Idle if !self.multiplexed() && !state.stopping => {
                 state.enter(Phase::Head, self.limits.header_timeout);
             }
             Phase::Busy => state.ahead = true,
@@ -104,21 +141,27 @@ impl Activity {
     fn flushed(&self) -> bool {
         let mut state = self.lock();
         let ended = state.phase == Phase::Busy && state.in_flight == 0;
-        if ended {
-            self.finish(&mut state);
-        }
+        let permits = if ended { self.finish(&mut state) } else { Vec::new() };
+        drop(state);
+        drop(permits);
         ended
     }
 
-    fn finish(&self, state: &mut State) {
-        state.permits.clear();
-        let (phase, timeout) = if state.ahead && !self.multiplexed {
+    /// What is returned must be dropped after the lock on `state`: who looks for room locks the other way around.
+    #[must_use]
+    fn finish(&self, state: &mut State) -> Vec<Permit> {
+        let (phase, timeout) = if state.ahead && !self.multiplexed() {
             (Phase::Head, self.limits.header_timeout)
         } else {
             (Phase::Idle, self.limits.idle_timeout)
         };
         let timeout = if state.stopping { STOP_GRACE } else { timeout };
         state.enter(phase, timeout);
+        std::mem::take(&mut state.permits)
+    }
+
+    fn multiplexed(&self) -> bool {
+        self.multiplexed.load(Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -128,8 +171,13 @@ impl Activity {
 
 impl State {
     fn enter(&mut self, phase: Phase, timeout: Duration) {
+        let now = Instant::now();
+        // Idle is idle: a byte of a next request makes nobody younger.
+        if (self.phase == Phase::Busy) != (phase == Phase::Busy) {
+            self.since = now;
+        }
         self.phase = phase;
-        self.deadline = Instant::now() + timeout;
+        self.deadline = now + timeout;
     }
 }
 
@@ -137,6 +185,11 @@ impl State {
 pub(super) struct InFlight(Arc<Activity>);
 
 impl InFlight {
+    /// Of the connection that it came over.
+    pub(super) fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.0)
+    }
+
     /// Keeps `permit` until the answer is out.
     pub(super) fn hold(&self, permit: Permit) {
         self.0.lock().permits.push(permit);
@@ -148,9 +201,10 @@ impl Drop for InFlight {
         let mut state = self.0.lock();
         state.in_flight -= 1;
         // An HTTP/2 stream ends in a task of its own, and nothing may be left to flush after it.
-        if self.0.multiplexed && state.in_flight == 0 {
-            self.0.finish(&mut state);
-        }
+        let is_last = self.0.multiplexed() && state.in_flight == 0;
+        let permits = if is_last { self.0.finish(&mut state) } else { Vec::new() };
+        drop(state);
+        drop(permits);
     }
 }
 

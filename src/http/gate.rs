@@ -5,7 +5,7 @@ use super::limits::Refusals;
 use super::logins::{Login, Logins};
 use super::rate_limit::Bucket;
 use super::reload::WebConfigFile;
-use super::routes::text;
+use super::routes::{HEALTHY, text};
 use super::web_config::WebConfig;
 use crate::sample::Refusal;
 use axum::body::Body;
@@ -37,9 +37,9 @@ impl Gate {
     }
 
     /// The rules for a request that comes now; `None` if there are some and they cannot be used.
-    pub(super) fn rules(&self) -> Option<Rules> {
+    pub(super) async fn rules(&self) -> Option<Rules> {
         match &self.file {
-            Some(file) => file.current().map(|config| Rules(Some(config))),
+            Some(file) => file.current().await.map(|config| Rules(Some(config))),
             None => Some(Rules(None)),
         }
     }
@@ -55,11 +55,17 @@ impl Gate {
     pub(super) async fn refuse(
         &self,
         rules: &Rules,
+        path: &str,
         headers: &HeaderMap,
         client: &mut Client,
     ) -> Option<Response<Body>> {
         let config = rules.0.as_ref()?;
+        let credentials = if config.users.is_empty() { None } else { credentials(headers) };
+        // Liveness probes and health checks ask for HEALTHY, and 429 would have a daemon killed because a client of it is busy. With
+        // a password to be checked it counts all the same: else passwords could be guessed past the limit.
+        let exempt = path == HEALTHY && credentials.is_none();
         if let Some(limit) = config.rate_limit
+            && !exempt
             && !self.bucket.allows(limit, Instant::now())
         {
             self.refusals.add(Refusal::RateLimited);
@@ -69,7 +75,7 @@ impl Gate {
         if config.users.is_empty() {
             return None;
         }
-        let login = match credentials(headers) {
+        let login = match credentials {
             Some((user, password)) => self.logins.check(&config.users, &user, &password).await,
             None => Login::Wrong,
         };

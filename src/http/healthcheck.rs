@@ -1,8 +1,9 @@
 //! Asking the running daemon whether it is well, for container health checks.
 
 use super::client::{Stream, secure, wants_certificate};
+use super::reload::WebConfigFile;
 use super::web_config::{WebConfigError, wants_tls};
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, UnknownHost};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -41,6 +42,9 @@ pub enum HealthcheckError {
         /// First line of the answer.
         body: String,
     },
+    /// Where to ask cannot be told.
+    #[error(transparent)]
+    Name(#[from] UnknownHost),
     /// How to ask cannot be told.
     #[error(transparent)]
     WebConfig(#[from] WebConfigError),
@@ -61,8 +65,7 @@ pub async fn healthcheck(
     web_config: Option<&Path>,
 ) -> Result<String, HealthcheckError> {
     let tls = web_config.map_or(Ok(false), wants_tls)?;
-    let unresolved = |error| HealthcheckError::Unreachable { address: listen.to_string(), error };
-    let targets = listen.local().map_err(unresolved)?;
+    let targets = listen.local()?;
     let address = targets.first().map_or_else(|| listen.to_string(), ToString::to_string);
     let unreachable = |error| HealthcheckError::Unreachable { address: address.clone(), error };
     let asked = timeout(TIMEOUT, async {
@@ -79,6 +82,25 @@ pub async fn healthcheck(
             let error = format!("none within {} s", TIMEOUT.as_secs());
             Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, error)))
         }
+    }
+}
+
+/// Like [`healthcheck`], for whoever restarts what is not alive.
+///
+/// With a web configuration file that cannot be used the daemon serves nobody, and serves again by itself when the file is mended.
+/// Started anew it would refuse to start. As long as the file is bad, a daemon that takes connections is therefore alive.
+pub async fn liveness(listen: &ListenAddress, web_config: Option<&Path>) -> Result<String, HealthcheckError> {
+    let Some(Err(bad)) = web_config.map(WebConfigFile::load) else {
+        return healthcheck(listen, web_config).await;
+    };
+    let unreachable = |error| HealthcheckError::Unreachable { address: listen.to_string(), error };
+    let targets = listen.local()?;
+    match timeout(TIMEOUT, TcpStream::connect(targets.as_slice())).await {
+        Ok(Ok(_)) => {
+            Ok(format!("{listen} takes connections; its health is not known until this is mended: {bad}"))
+        }
+        Ok(Err(error)) => Err(unreachable(error)),
+        Err(_) => Err(unreachable(io::ErrorKind::TimedOut.into())),
     }
 }
 

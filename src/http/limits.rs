@@ -27,8 +27,13 @@ pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 pub const MAX_HEADERS: usize = 100;
 
 /// Open connections on all listeners together. Each costs a file descriptor and some 20 KiB (a few times that
-/// with TLS); a unit's default of 1024 descriptors must also hold what a sample opens.
+/// with TLS); a unit's default of 1024 descriptors must also hold what a sample opens. When there are as many,
+/// a new one takes the place of one from the peer that has most.
 pub const MAX_CONNECTIONS: usize = 256;
+
+/// The part of the process's file descriptors that connections may take, where that is less than
+/// [`MAX_CONNECTIONS`]: one in so many. The rest is for what a sample opens.
+pub const DESCRIPTOR_SHARE: u64 = 2;
 
 /// Requests at once on one HTTP/2 connection. A scraper uses one, a browser with the status page a few.
 pub const MAX_STREAMS: u32 = 16;
@@ -56,6 +61,15 @@ pub struct Limits {
     pub max_connections: usize,
     /// [`SHUTDOWN_LIMIT`]
     pub shutdown: Duration,
+}
+
+impl Limits {
+    /// The defaults, for a process that may have so many open file descriptors (`RLIMIT_NOFILE`; `None`: no limit).
+    pub fn with_descriptors(descriptors: Option<u64>) -> Self {
+        let share = descriptors.map_or(u64::MAX, |descriptors| (descriptors / DESCRIPTOR_SHARE).max(1));
+        let max_connections = MAX_CONNECTIONS.min(usize::try_from(share).unwrap_or(usize::MAX));
+        Self { max_connections, ..Self::default() }
+    }
 }
 
 impl Default for Limits {

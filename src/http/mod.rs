@@ -10,6 +10,7 @@ pub mod limits;
 mod listen;
 mod logins;
 mod negotiate;
+mod places;
 mod rate_limit;
 mod reload;
 mod rendering;
@@ -19,7 +20,7 @@ mod tls;
 mod web_config;
 
 pub use client::{AskError, ask_daemon};
-pub use healthcheck::{HealthcheckError, healthcheck};
+pub use healthcheck::{HealthcheckError, healthcheck, liveness};
 pub use listen::{ListenError, bind, from_systemd};
 pub use negotiate::{MediaType, accepts_gzip, media_type};
 pub use reload::WebConfigFile;

@@ -1,14 +1,22 @@
 //! Keeping up with changes of the web configuration file and of the files it names, without a restart.
 
 use super::web_config::{self, WebConfig, WebConfigError};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// Two changes of a file within one tick of the kernel's clock look alike (4 ms, 10 ms on old kernels). A file
 /// that was changed this short a time before it was read is therefore read again.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
+
+/// How long a request waits for the files to be looked at, which takes milliseconds unless their file system hangs. Less than a
+/// health check waits, so that it hears what is wrong.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The web configuration file (`--web.config.file`), checked and kept up to date.
 ///
@@ -16,6 +24,31 @@ const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// one has changed. A file that cannot be used any more closes the server rather than opening it.
 #[derive(Debug)]
 pub struct WebConfigFile {
+    file: Arc<File>,
+    /// The thread that looks at it, if there is one: see [`WebConfigFile::on_a_thread`].
+    thread: Option<WebFilesThread>,
+}
+
+/// What there is to go by; `None`: nothing that can be used.
+type Current = Option<Arc<WebConfig>>;
+
+/// How to ask the thread. Workers never block on it: they answer all other requests, and tell the service manager that we live.
+#[derive(Debug)]
+struct WebFilesThread {
+    ask: Sender<oneshot::Sender<Current>>,
+    work: Arc<Mutex<Work>>,
+}
+
+/// What the thread is at.
+#[derive(Debug, Default)]
+struct Work {
+    since: Option<Instant>,
+    /// Whether it has been said that it is late.
+    late: bool,
+}
+
+#[derive(Debug)]
+struct File {
     path: PathBuf,
     tls: bool,
     state: Mutex<State>,
@@ -88,17 +121,82 @@ impl WebConfigFile {
             );
         }
         let tls = config.tls.is_some();
-        Ok(Self { path, tls, state: Mutex::new(State { seen, result: Ok(config) }) })
+        let file = File { path, tls, state: Mutex::new(State { seen, result: Ok(config) }) };
+        Ok(Self { file: Arc::new(file), thread: None })
     }
 
     /// Whether the server speaks TLS. Decided at start, because the listeners are known by it.
     pub fn tls(&self) -> bool {
-        self.tls
+        self.file.tls
+    }
+
+    /// Has it looked at by a thread of its own from now on. That thread keeps the privileges that it takes to read a private key
+    /// when whoever talks to clients gives them up. It begins with `prepare`, whose result is returned.
+    pub fn on_a_thread<T: Send + 'static>(
+        self,
+        prepare: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<(Self, T)> {
+        let file = Arc::clone(&self.file);
+        let (ask, asked) = channel::<oneshot::Sender<Current>>();
+        let work = Arc::<Mutex<Work>>::default();
+        let thread = WebFilesThread { ask, work: Arc::clone(&work) };
+        let (say, prepared) = channel();
+        std::thread::Builder::new().name("web-files".to_owned()).spawn(move || {
+            let _ = say.send(prepare());
+            for answer in asked {
+                // Whoever asked has gone, or has waited long enough.
+                if answer.is_closed() {
+                    continue;
+                }
+                lock(&work).since = Some(Instant::now());
+                let current = file.current();
+                lock(&work).since = None;
+                if answer.send(current).is_ok() && std::mem::take(&mut lock(&work).late) {
+                    tracing::info!(file = %file.path.display(), "the web configuration file can be looked at again");
+                }
+            }
+        })?;
+        let prepared = prepared.recv().map_err(io::Error::other)?;
+        Ok((Self { file: self.file, thread: Some(thread) }, prepared))
     }
 
     /// The file as it is now; `None` if it cannot be used, which has been logged.
-    pub(super) fn current(&self) -> Option<Arc<WebConfig>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) async fn current(&self) -> Current {
+        let Some(thread) = &self.thread else { return self.file.current() };
+        // What nobody will answer in time is not asked: it would pile up.
+        if !thread.hangs() {
+            let (answer, answered) = oneshot::channel();
+            thread.ask.send(answer).ok()?;
+            if let Ok(answered) = timeout(PATIENCE, answered).await {
+                return answered.ok()?;
+            }
+        }
+        // Said once, not for each request.
+        if !std::mem::replace(&mut lock(&thread.work).late, true) {
+            tracing::error!(
+                file = %self.file.path.display(),
+                "the web configuration file or a file it names cannot be looked at: its file system has not answered for {} s; \
+                 no request is served until it does",
+                PATIENCE.as_secs()
+            );
+        }
+        None
+    }
+}
+
+impl WebFilesThread {
+    fn hangs(&self) -> bool {
+        lock(&self.work).since.is_some_and(|since| since.elapsed() >= PATIENCE)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl File {
+    fn current(&self) -> Current {
+        let mut state = lock(&self.state);
         if state.result.is_err() || !state.seen.unchanged() {
             let (seen, result) = read(&self.path);
             let result = result.and_then(|config| self.same_transport(config));

@@ -1,7 +1,9 @@
 //! Which path answers what.
 
+use super::activity::Activity;
 use super::limits::Refusals;
 use super::negotiate::{accepts_gzip, media_type};
+use super::places::{Place, Places};
 use super::rendering::Rendering;
 use super::{Client, Health, State};
 use crate::metrics::Format;
@@ -19,9 +21,9 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Extension, Router};
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
-const HEALTHY: &str = "/-/healthy";
+pub(super) const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
 const REPORT: &str = "/api/v1/report";
 
@@ -52,7 +54,13 @@ pub struct PathError {
 /// connection gives it back when the last byte is out.
 #[derive(Clone)]
 pub(super) struct Permit {
-    _permit: Arc<OwnedSemaphorePermit>,
+    _place: Arc<Place>,
+}
+
+impl Permit {
+    pub(super) fn new(place: Place) -> Self {
+        Self { _place: Arc::new(place) }
+    }
 }
 
 struct App {
@@ -64,7 +72,7 @@ struct App {
     policy: HeaderValue,
     exposed: watch::Receiver<Arc<Exposed>>,
     health: Arc<dyn Fn() -> Health + Send + Sync>,
-    requests: Arc<Semaphore>,
+    requests: Arc<Places>,
     settings: Settings,
     refusals: Arc<Refusals>,
 }
@@ -115,7 +123,7 @@ pub fn router(state: &State, settings: Settings, refusals: Arc<Refusals>) -> Res
             .unwrap_or(HeaderValue::from_static("default-src 'none'")),
         exposed: state.exposed.clone(),
         health: Arc::clone(&state.health),
-        requests: Arc::new(Semaphore::new(settings.max_requests)),
+        requests: Places::new(settings.max_requests),
         settings,
         refusals,
     };
@@ -142,33 +150,39 @@ fn check_path(path: &str) -> Result<(), PathError> {
     Err(PathError { path: path.to_owned(), problem })
 }
 
-async fn scrape(extract::State(app): Shared, headers: HeaderMap) -> Response<Body> {
+async fn scrape(
+    extract::State(app): Shared,
+    Extension(activity): Extension<Arc<Activity>>,
+    headers: HeaderMap,
+) -> Response<Body> {
     let media = media_type(values(&headers, ACCEPT));
     let rendering = match media.format() {
         Format::OpenMetrics => &app.open_metrics,
         Format::Classic => &app.classic,
     };
     let content = Content { of: "metrics", media: media.content_type(), vary: "Accept, Accept-Encoding" };
-    app.serve(rendering, &content, &headers).await
+    app.serve(rendering, &content, &activity, &headers).await
 }
 
 async fn report(
     extract::State(app): Shared,
     client: Option<Extension<Client>>,
+    Extension(activity): Extension<Arc<Activity>>,
     headers: HeaderMap,
 ) -> Response<Body> {
     let media = "application/json; charset=utf-8";
     let content = Content { of: "report", media, vary: "Accept-Encoding" };
-    app.serve(app.report.of(client), &content, &headers).await
+    app.serve(app.report.of(client), &content, &activity, &headers).await
 }
 
 async fn status_page(
     extract::State(app): Shared,
     client: Option<Extension<Client>>,
+    Extension(activity): Extension<Arc<Activity>>,
     headers: HeaderMap,
 ) -> Response<Body> {
     let content = Content { of: "page", media: "text/html; charset=utf-8", vary: "Accept-Encoding" };
-    let mut response = app.serve(app.page.of(client), &content, &headers).await;
+    let mut response = app.serve(app.page.of(client), &content, &activity, &headers).await;
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, app.policy.clone());
     response
 }
@@ -194,9 +208,14 @@ impl App {
         &self,
         rendering: &Rendering<T>,
         content: &Content,
+        activity: &Arc<Activity>,
         headers: &HeaderMap,
     ) -> Response<Body> {
-        let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
+        let crowded = |room| {
+            self.refusals.add(Refusal::OverMaxRequests);
+            tracing::debug!(peer = %activity.peer(), ?room, "more requests than --web.max-requests");
+        };
+        let Some(place) = self.requests.take(activity, crowded) else {
             return self.full();
         };
         let gzip = accepts_gzip(values(headers, ACCEPT_ENCODING));
@@ -217,12 +236,11 @@ impl App {
         }
         out.insert(VARY, HeaderValue::from_static(content.vary));
         out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response.extensions_mut().insert(Permit { _permit: Arc::new(permit) });
+        response.extensions_mut().insert(Permit::new(place));
         response
     }
 
     fn full(&self) -> Response<Body> {
-        self.refusals.add(Refusal::OverMaxRequests);
         let most = self.settings.max_requests;
         let body = format!(
             "{most} requests are being answered and --web.max-requests allows no more; \

@@ -5,6 +5,7 @@ use super::WebConfigFile;
 use super::activity::{Activity, Guarded, InFlight, Phase, Tracked};
 use super::gate::{Gate, Rules};
 use super::limits::{Limits, MAX_HEADER_BYTES, MAX_HEADERS, MAX_STREAMS, Refusals};
+use super::places::{Place, Places, Room};
 use super::routes::Permit;
 use crate::sample::Refusal;
 use axum::Router;
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -24,7 +26,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -87,7 +89,7 @@ async fn accept_all(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let mut shutdown = pin!(shutdown);
-    let mut first = 0;
+    let (mut first, mut failing) = (0, false);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -100,17 +102,37 @@ async fn accept_all(
         first = first.wrapping_add(1);
         match accepted {
             Ok((stream, peer)) => {
-                let Ok(place) = Arc::clone(&core.places).try_acquire_owned() else {
-                    core.refusals.add(Refusal::OverMaxConnections);
-                    continue;
+                if std::mem::take(&mut failing) {
+                    tracing::info!("connections can be accepted again");
+                }
+                let activity = Activity::new(peer.ip(), core.limits);
+                let mut leaving = 0;
+                let crowded = |room| {
+                    leaving += usize::from(room != Room::None);
+                    core.crowded(peer, room);
                 };
-                connections.spawn(Arc::clone(core).connection(stream, peer, stopped.clone(), place));
+                let place = core.places.take(&activity, crowded);
+                // Who has to leave, or somebody else, has left before another one comes in: this keeps the bound.
+                for _ in 0..leaving {
+                    connections.join_next().await;
+                }
+                let Some(place) = place else { continue };
+                let accepted = Accepted { stream, peer, activity, _place: place };
+                connections.spawn(Arc::clone(core).connection(accepted, stopped.clone()));
             }
             // The client has gone again.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
             Err(error) if broken(&error) => return Err(error.into()),
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                // accept() wants a descriptor before it looks whether anybody waits.
+                if anybody_waits(listeners) && !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "cannot accept connections until others end");
+                    // Each open connection takes what is missing, descriptors or memory. One is worth a try: if that does
+                    // not help, those that are open are better kept, because nobody could come back.
+                    if core.places.make_room(None) != Room::None {
+                        core.refusals.add(Refusal::OverMaxConnections);
+                    }
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -120,6 +142,12 @@ async fn accept_all(
 /// Errors of accept() that no waiting mends: the descriptor is not a listening TCP socket.
 fn broken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP))
+}
+
+/// Whether a connection is there to be accepted.
+fn anybody_waits(listeners: &[TcpListener]) -> bool {
+    let mut polled: Vec<_> = listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 async fn accept_any(listeners: &[TcpListener], first: usize) -> io::Result<(TcpStream, SocketAddr)> {
@@ -142,27 +170,52 @@ struct Core {
     gate: Gate,
     limits: Limits,
     refusals: Arc<Refusals>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+}
+
+/// A connection that has been let in.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    activity: Arc<Activity>,
+    _place: Place,
 }
 
 impl Core {
     fn new(server: Server) -> Result<Self, ServeError> {
         let Server { router, web_config, limits, refusals } = server;
         let gate = Gate::new(web_config, Arc::clone(&refusals)).map_err(|_| ServeError::Random)?;
-        Ok(Self { router, gate, limits, refusals, places: Arc::new(Semaphore::new(limits.max_connections)) })
+        Ok(Self { router, gate, limits, refusals, places: Places::new(limits.max_connections) })
     }
 
-    async fn connection(
+    /// There was no place for a connection from `peer`.
+    fn crowded(&self, peer: SocketAddr, room: Room) {
+        self.refusals.add(Refusal::OverMaxConnections);
+        match room {
+            Room::Made(origin, held) => tracing::debug!(%origin, held, "closed one to make room for {peer}"),
+            Room::None => tracing::debug!(%peer, "closed: no place for it"),
+        }
+    }
+
+    async fn connection(self: Arc<Self>, accepted: Accepted, stopped: watch::Receiver<()>) {
+        let Accepted { stream, peer, activity, _place } = accepted;
+        tokio::select! {
+            () = self.converse(stream, peer, &activity, stopped) => {}
+            () = activity.until_cut() => {}
+        }
+    }
+
+    async fn converse(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
+        activity: &Arc<Activity>,
         stopped: watch::Receiver<()>,
-        _place: OwnedSemaphorePermit,
     ) {
         // An answer is one write; waiting to fill a packet would only delay its end.
         let _ = stream.set_nodelay(true);
         let Some(file) = self.gate.file.as_ref().filter(|file| file.tls()) else {
-            return self.speak(stream, Client::new(peer, false), false, stopped).await;
+            return self.speak(stream, Client::new(peer, false), false, activity, stopped).await;
         };
         let mut stopping = stopped.clone();
         let handshake = tokio::select! {
@@ -172,7 +225,7 @@ impl Core {
         match handshake.unwrap_or_else(|elapsed| Err(elapsed.into())) {
             Ok((stream, verified)) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                self.speak(stream, Client::new(peer, verified), http2, stopped).await;
+                self.speak(stream, Client::new(peer, verified), http2, activity, stopped).await;
             }
             Err(error) => {
                 self.refusals.add(Refusal::TlsHandshake);
@@ -182,14 +235,20 @@ impl Core {
     }
 
     /// Speaks HTTP until the client leaves, a limit is reached, or the server stops.
-    async fn speak<I>(self: Arc<Self>, io: I, client: Client, http2: bool, stopped: watch::Receiver<()>)
-    where
+    async fn speak<I>(
+        self: Arc<Self>,
+        io: I,
+        client: Client,
+        http2: bool,
+        activity: &Arc<Activity>,
+        stopped: watch::Receiver<()>,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new(self.limits, http2);
-        let io = TokioIo::new(Guarded::new(io, Arc::clone(&activity)));
+        activity.speaks(http2);
+        let io = TokioIo::new(Guarded::new(io, Arc::clone(activity)));
         let service = service_fn({
-            let (core, activity) = (Arc::clone(&self), Arc::clone(&activity));
+            let (core, activity) = (Arc::clone(&self), Arc::clone(activity));
             move |request| {
                 let (core, in_flight) = (Arc::clone(&core), activity.begin());
                 async move { Ok::<_, Infallible>(core.answer(request, client, in_flight).await) }
@@ -202,13 +261,13 @@ impl Core {
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX));
             let connection = builder.serve_connection(io, service);
-            run(connection, http2::Connection::graceful_shutdown, &activity, stopped).await
+            run(connection, http2::Connection::graceful_shutdown, activity, stopped).await
         } else {
             let mut builder = http1::Builder::new();
             // The deadlines of `activity` stand in for hyper's.
             builder.header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES).max_headers(MAX_HEADERS);
             let connection = builder.serve_connection(io, service);
-            run(connection, http1::Connection::graceful_shutdown, &activity, stopped).await
+            run(connection, http1::Connection::graceful_shutdown, activity, stopped).await
         };
         let peer = client.peer;
         match (activity.expired(), result) {
@@ -237,9 +296,9 @@ impl Core {
         in_flight: InFlight,
     ) -> Response<Tracked> {
         let client = client.with_headers(request.headers());
-        let (rules, mut response) = match self.gate.rules() {
+        let (rules, mut response) = match self.gate.rules().await {
             Some(rules) => {
-                let response = self.pass(&rules, request, client).await;
+                let response = self.pass(&rules, request, client, &in_flight).await;
                 (rules, response)
             }
             None => (Rules::default(), self.gate.closed()),
@@ -251,12 +310,20 @@ impl Core {
         response.map(|body| Tracked::new(body, in_flight))
     }
 
-    async fn pass(&self, rules: &Rules, request: Request<Incoming>, mut client: Client) -> Response<Body> {
-        if let Some(response) = self.gate.refuse(rules, request.headers(), &mut client).await {
+    async fn pass(
+        &self,
+        rules: &Rules,
+        request: Request<Incoming>,
+        mut client: Client,
+        in_flight: &InFlight,
+    ) -> Response<Body> {
+        let refused = self.gate.refuse(rules, request.uri().path(), request.headers(), &mut client);
+        if let Some(response) = refused.await {
             return response;
         }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(client);
+        request.extensions_mut().insert(in_flight.activity());
         let Ok(response) = self.router.clone().oneshot(request).await;
         response
     }
@@ -270,7 +337,7 @@ async fn handshake(stream: TcpStream, file: &WebConfigFile) -> io::Result<(TlsSt
     if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
         return Err(refuse_plain_http(stream).await);
     }
-    let config = file.current();
+    let config = file.current().await;
     let tls = config.as_ref().and_then(|config| config.tls.as_ref());
     // The cause has been logged.
     let tls = tls.ok_or_else(|| io::Error::other("the web configuration file cannot be used"))?;

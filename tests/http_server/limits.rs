@@ -2,11 +2,12 @@
 
 use crate::support::*;
 use skmem_exporter::http::Settings;
-use skmem_exporter::http::limits::{Limits, MAX_HEADER_BYTES, MAX_HEADERS};
+use skmem_exporter::http::limits::{Limits, MAX_CONNECTIONS, MAX_HEADER_BYTES, MAX_HEADERS};
 use skmem_exporter::sample::Refusal;
 use skmem_exporter::sample::{Exposed, HostFigures};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 /// More than the kernel buffers between a server and a client that does not read.
@@ -148,32 +149,85 @@ async fn nonsense() {
 }
 
 #[tokio::test]
-async fn too_many_connections() {
+async fn one_connection_too_many() {
     let limits = Limits { max_connections: 3, ..Limits::default() };
     let server = Setup { limits, ..Setup::default() }.start().await;
-    let mut open = Vec::new();
-    for _ in 0..3 {
-        let mut stream = server.connect().await;
+    let idle = async |from: [u8; 4]| {
+        let mut stream = server.connect_from(from).await;
         stream.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         assert_eq!(read_one(&mut stream).await.status, 200);
-        open.push(stream);
+        stream
+    };
+    let mut modest = idle([127, 0, 0, 2]).await;
+    let mut first = idle([127, 0, 0, 1]).await;
+    let mut second = idle([127, 0, 0, 1]).await;
+    // The one that has idled longest of the peer that has most makes room, for itself as for others.
+    let mut third = idle([127, 0, 0, 1]).await;
+    assert_eq!(read_to_end(&mut first).await, b"");
+    assert_eq!(server.refusals.get(Refusal::OverMaxConnections), 1);
+    let mut other = idle([127, 0, 0, 3]).await;
+    assert_eq!(read_to_end(&mut second).await, b"");
+    assert_eq!(server.refusals.get(Refusal::OverMaxConnections), 2);
+    for open in [&mut modest, &mut third, &mut other] {
+        open.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(read_one(open).await.status, 200);
     }
-    for refused in 1..=5 {
-        let mut stream = server.connect().await;
-        assert_eq!(read_to_end(&mut stream).await, b"");
-        assert_eq!(server.refusals.get(Refusal::OverMaxConnections), refused);
-    }
-    // The open ones go on, and one that closes makes room.
-    open[0].write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    assert_eq!(read_one(&mut open[0]).await.status, 200);
-    drop(open.pop());
+    // Who leaves by itself makes room as well.
+    drop(third);
     let begin = Instant::now();
     loop {
-        let mut stream = server.connect().await;
-        let _ = stream.write_all(get("/-/ready", "").as_bytes()).await;
-        if Answer::parse(&read_to_end(&mut stream).await).status == 200 {
+        let before = server.refusals.get(Refusal::OverMaxConnections);
+        assert_eq!(server.get("/-/ready", "").await.status, 200);
+        if server.refusals.get(Refusal::OverMaxConnections) == before {
             break;
         }
         assert!(begin.elapsed() < PATIENCE);
     }
+}
+
+/// Connections from 127.0.0.1 that ask for more than the kernel buffers, and do not read.
+async fn deaf(server: &Running, count: usize) -> Vec<TcpStream> {
+    let mut deaf = Vec::new();
+    for _ in 0..count {
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.readable().await.unwrap();
+        deaf.push(stream);
+    }
+    deaf
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_shared_among_peers() {
+    let limits = Limits { max_connections: 3, ..Limits::default() };
+    let server = Setup { exposed: huge(), limits, ..Setup::default() }.start().await;
+    let _deaf = deaf(&server, 3).await;
+    // Answers that are under way are not cut for more of the same peer, but for others.
+    assert_eq!(server.get("/-/ready", "").await.status, 0);
+    assert_eq!(server.refusals.get(Refusal::OverMaxConnections), 1);
+    let other = server.connect_from([127, 0, 0, 2]).await;
+    assert_eq!(exchange(other, &get("/-/ready", "")).await.status, 200);
+    assert_eq!(server.refusals.get(Refusal::OverMaxConnections), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_shared_among_peers() {
+    let settings = Settings { max_requests: 2, ..Settings::default() };
+    let server = Setup { exposed: huge(), settings, ..Setup::default() }.start().await;
+    let _deaf = deaf(&server, 2).await;
+    assert_eq!(server.get("/metrics", "").await.status, 503);
+    assert_eq!(server.refusals.get(Refusal::OverMaxRequests), 1);
+    let other = server.connect_from([127, 0, 0, 2]).await;
+    let answer = exchange(other, &get("/metrics", "")).await;
+    assert_eq!((answer.status, answer.body.len() as u64 >= UNREADABLE), (200, true));
+    assert_eq!(server.refusals.get(Refusal::OverMaxRequests), 2);
+}
+
+#[test]
+fn connections_leave_descriptors_to_samples() {
+    let most = |descriptors| Limits::with_descriptors(descriptors).max_connections;
+    assert_eq!(most(None), MAX_CONNECTIONS);
+    assert_eq!(most(Some(1024)), MAX_CONNECTIONS);
+    assert_eq!(most(Some(100)), 50);
+    assert_eq!(most(Some(0)), 1);
 }

@@ -84,9 +84,27 @@ async fn rate_limit() {
         assert_eq!(server.get("/metrics", "").await.status, expected);
     }
     assert_eq!(server.refusals.get(Refusal::RateLimited), 2);
+    // A probe is no reason to kill it, and takes nothing from others.
+    for _ in 0..5 {
+        assert_eq!(server.get("/-/healthy", "").await.status, 200);
+    }
+    assert_eq!(server.get("/-/ready", "").await.status, 429);
+    assert_eq!(server.get("/-/healthy/", "").await.status, 429);
     let (_directory, _, server) = start("rate_limit:\n  interval: 0\n").await;
     for _ in 0..10 {
         assert_eq!(server.get("/metrics", "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn health_is_no_way_to_guess_passwords_past_the_limit() {
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let content = format!("rate_limit: {{interval: 1h, burst: 1}}\nbasic_auth_users: {{alice: {hash}}}\n");
+    let (_directory, _, server) = start(&content).await;
+    // alice:wrong
+    let guess = "Authorization: Basic YWxpY2U6d3Jvbmc=\r\n";
+    for (headers, expected) in [("", 401), ("", 401), (guess, 401), (guess, 429), ("", 401)] {
+        assert_eq!(server.get("/-/healthy", headers).await.status, expected, "{headers}");
     }
 }
 

@@ -4,8 +4,8 @@ use crate::certificates::*;
 use crate::support::*;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use skmem_exporter::config::ListenAddress;
-use skmem_exporter::http::healthcheck;
 use skmem_exporter::http::limits::Limits;
+use skmem_exporter::http::{Health, healthcheck, liveness};
 use skmem_exporter::sample::Refusal;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -196,4 +196,37 @@ async fn health_check_with_tls() {
         let alive = healthcheck(&listen, Some(&config)).await.unwrap();
         assert!(alive.contains("alive; it asks for a client certificate"), "{max_version}: {alive}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn liveness_forgives_what_a_restart_would_not_mend() {
+    let place = Place::new();
+    let config = place.tls(&[]);
+    let good = std::fs::read_to_string(&config).unwrap();
+    let server = Setup { web_config: Some(config.clone()), ..Setup::default() }.start().await;
+    let listen = ListenAddress::Socket(server.address);
+    let well = format!("{} is healthy", server.address);
+    assert_eq!(liveness(&listen, Some(&config)).await.unwrap(), well);
+
+    // Neither can the file be parsed, nor a file that it names be read.
+    for bad in ["tls_server_config: [", &good.replace("cert.pem", "none.pem")] {
+        assert_ne!(bad, good);
+        std::fs::write(&config, bad).unwrap();
+        healthcheck(&listen, Some(&config)).await.unwrap_err();
+        let alive = liveness(&listen, Some(&config)).await.unwrap();
+        assert!(alive.contains("takes connections") && alive.contains(".yml"), "{alive}");
+    }
+    // TLS cannot be taken away without a restart.
+    std::fs::write(&config, "").unwrap();
+    liveness(&listen, Some(&config)).await.unwrap_err();
+
+    std::fs::write(&config, good).unwrap();
+    assert_eq!(liveness(&listen, Some(&config)).await.unwrap(), well);
+    *server.health.lock().unwrap() = Health::Unhealthy("no tick for 90 s".to_owned());
+    liveness(&listen, Some(&config)).await.unwrap_err();
+
+    std::fs::write(&config, "[").unwrap();
+    server.stop().await;
+    let error = liveness(&listen, Some(&config)).await.unwrap_err().to_string();
+    assert!(error.starts_with("no answer from"), "{error}");
 }
