@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::actor::Actor;
-use crate::daemon::{Daemon, row_is};
-use crate::host;
+use crate::kit::actor::Actor;
+use crate::kit::daemon::{Daemon, row_is};
+use crate::kit::host;
 
 #[test]
 fn a_busy_host_keeps_its_stable_sockets_attributed() {

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use skmem_exporter::report::{Mode, Report};
 use tempfile::TempDir;
 
-use crate::actor::Actor;
-use crate::daemon::BINARY;
-use crate::host::{self, Netns, PATIENCE, eventually, run};
+use crate::kit::actor::Actor;
+use crate::kit::daemon::BINARY;
+use crate::kit::host::{self, Netns, PATIENCE, eventually, run};
 
 /// One run under way; killed when dropped.
 struct Diagnosis {

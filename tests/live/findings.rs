@@ -9,10 +9,10 @@ use skmem_exporter::finding::Finding;
 use skmem_exporter::report::Report;
 use skmem_exporter::sample::FindingKind;
 
-use crate::actor::Actor;
-use crate::daemon::Daemon;
-use crate::host::{eventually, holds, shared};
-use crate::scrape::http_get;
+use crate::kit::actor::Actor;
+use crate::kit::daemon::Daemon;
+use crate::kit::host::{eventually, holds, shared};
+use crate::kit::scrape::http_get;
 
 const MIB: u32 = 1 << 20;
 

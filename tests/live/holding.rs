@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::actor::{Actor, Held};
-use crate::daemon::{Daemon, row_is};
-use crate::host::{self, Netns, eventually, holds, same, ss};
+use crate::kit::actor::{Actor, Held};
+use crate::kit::daemon::{Daemon, row_is};
+use crate::kit::host::{self, Netns, eventually, holds, same, ss};
 
 /// A reader that never reads and a writer that fills its connection, both at `address`.
 fn never_reads(mut reader: Actor, mut writer: Actor, address: &str, mptcp: bool) -> (Actor, Actor, u16) {

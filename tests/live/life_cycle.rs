@@ -5,8 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::daemon::{BINARY, Daemon};
-use crate::host::{self, PATIENCE};
+use crate::kit::daemon::{BINARY, Daemon};
+use crate::kit::host::{self, PATIENCE};
 
 #[test]
 fn sigterm_ends_it_within_a_second_and_open_scrapes_are_answered() {
@@ -38,7 +38,7 @@ fn sigterm_ends_it_within_a_second_and_open_scrapes_are_answered() {
 
 /// Starts a daemon that cannot work: it must end at once, with one line that has these words in it.
 #[track_caller]
-fn refuses(arguments: &[&str], words: &[&str]) {
+fn refuses(exit_status: i32, arguments: &[&str], words: &[&str]) {
     let begin = Instant::now();
     let mut child = Command::new(BINARY).args(arguments).stderr(Stdio::piped()).spawn().unwrap();
     let status = loop {
@@ -54,7 +54,7 @@ fn refuses(arguments: &[&str], words: &[&str]) {
     };
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(!status.success() && status.code().is_some(), "{arguments:?}: {status}");
+    assert_eq!(status.code(), Some(exit_status), "{arguments:?}: {status}");
     assert_eq!(said.trim_end().lines().count(), 1, "{arguments:?}: {said}");
     for word in words {
         assert!(said.contains(word), "{arguments:?}: no {word} in {said}");
@@ -66,19 +66,21 @@ fn what_cannot_work_ends_at_once_with_one_line() {
     let _host = host::shared();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    refuses(&["--web.listen-address", &address], &[&address, "in use"]);
+    refuses(1, &["--web.listen-address", &address], &[&address, "in use"]);
 
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path().to_str().unwrap();
     let free = "--web.listen-address=127.0.0.1:0";
-    refuses(&[free, "--path.procfs", here], &["--path.procfs", here, "sockstat"]);
-    refuses(&[free, "--path.procfs=/nonexistent"], &["--path.procfs", "/nonexistent"]);
+    refuses(1, &[free, "--path.procfs", here], &["--path.procfs", here, "sockstat"]);
+    refuses(1, &[free, "--path.procfs=/nonexistent"], &["--path.procfs", "/nonexistent"]);
 
     let config = directory.path().join("config.toml");
     let config = config.to_str().unwrap();
     std::fs::write(config, "sample.intervall = \"15s\"\n").unwrap();
-    refuses(&[free, "--config.file", config], &[config, "sample.intervall"]);
+    refuses(2, &[free, "--config.file", config], &[config, "sample.intervall"]);
     std::fs::write(config, "sample.interval = \"0s\"\n").unwrap();
-    refuses(&[free, "--config.file", config], &[config, "sample.interval", "0s"]);
-    refuses(&[free, "--config.file=/nonexistent"], &["/nonexistent"]);
+    refuses(2, &[free, "--config.file", config], &[config, "sample.interval", "0s"]);
+    refuses(2, &[free, "--config.file=/nonexistent"], &["/nonexistent"]);
+    refuses(2, &[free, "--web.config.file=/nonexistent"], &["web configuration file /nonexistent"]);
+    refuses(2, &[free, "--web.telemetry-path=/-/ready"], &["--web.telemetry-path", "/-/ready"]);
 }

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::actor::{Actor, Held, sockets};
-use crate::daemon::Daemon;
-use crate::host::{self, eventually, same};
+use crate::kit::actor::{Actor, Held, sockets};
+use crate::kit::daemon::Daemon;
+use crate::kit::host::{self, eventually, same};
 
 #[test]
 fn a_held_socket_lock_does_not_stop_samples() {

@@ -6,14 +6,12 @@
 // Helpers of tests are tests too; and nothing outside this program can reach them.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
-mod actor;
 mod churn;
-mod daemon;
-mod dashboards;
 mod diagnose;
 mod findings;
 mod holding;
-mod host;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod life_cycle;
 mod locks;
 mod namespaces;
@@ -23,7 +21,8 @@ mod processes;
 mod prometheus;
 mod queues;
 mod residual;
-mod scrape;
 mod states;
+#[path = "../support/privileges.rs"]
+mod table;
 mod threads;
 mod workloads;

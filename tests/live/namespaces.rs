@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::actor::Actor;
-use crate::daemon::Daemon;
-use crate::host::{self, Netns, eventually, holds, run, unique};
-use crate::scrape::Scrape;
+use crate::kit::actor::Actor;
+use crate::kit::daemon::Daemon;
+use crate::kit::host::{self, Netns, eventually, holds, run, unique};
+use crate::kit::scrape::Scrape;
 
 /// How long the kernel itself may take to tear a namespace down; one that is pinned stays for ever.
 const TEAR_DOWN: Duration = Duration::from_secs(5);

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::actor::Actor;
-use crate::daemon::{Daemon, row_is};
-use crate::host::{self, eventually, holds, same, unique};
-use crate::scrape::Scrape;
+use crate::kit::actor::Actor;
+use crate::kit::daemon::{Daemon, row_is};
+use crate::kit::host::{self, eventually, holds, same, unique};
+use crate::kit::scrape::Scrape;
 
 /// A server with two connections that hold unread data.
 fn server_with_data() -> (Actor, Actor) {

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::actor::Actor;
-use crate::daemon::{Daemon, row_is};
-use crate::host::{self, eventually, same, unique};
+use crate::kit::actor::Actor;
+use crate::kit::daemon::{Daemon, row_is};
+use crate::kit::host::{self, eventually, same, unique};
 
 /// How often to try for a pid that other programs on the host want too.
 const PID_ATTEMPTS: usize = 100;

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::actor::Actor;
-use crate::daemon::Daemon;
-use crate::host::{self, Judged, eventually, same, ss};
+use crate::kit::actor::Actor;
+use crate::kit::daemon::Daemon;
+use crate::kit::host::{self, Judged, eventually, same, ss};
 
 /// Connects `count` clients and sends each `size` bytes.
 fn crowd(client: &mut Actor, port: u16, count: usize, size: usize) {

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::actor::Actor;
-use crate::daemon::{Daemon, row_is};
-use crate::host::{self, eventually, holds};
-use crate::scrape::Scrape;
+use crate::kit::actor::Actor;
+use crate::kit::daemon::{Daemon, row_is};
+use crate::kit::host::{self, eventually, holds};
+use crate::kit::scrape::Scrape;
 
 /// Attributed, unattributed, its bound; the identity holds in every scrape whose sample is complete.
 fn residual(scrape: &Scrape) -> (i64, i64, i64) {

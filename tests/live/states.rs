@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::actor::{Actor, Held};
-use crate::daemon::{Daemon, row_is};
-use crate::host::{self, Netns, eventually, holds, same, ss};
-use crate::scrape::Scrape;
+use crate::kit::actor::{Actor, Held};
+use crate::kit::daemon::{Daemon, row_is};
+use crate::kit::host::{self, Netns, eventually, holds, same, ss};
+use crate::kit::scrape::Scrape;
 
 fn sockets(scrape: &Scrape, actor: &Actor, state: &str) -> Option<i64> {
     scrape.find("skmem_process_tcp_sockets", &[("pid", &actor.pid.to_string()), ("state", state)])

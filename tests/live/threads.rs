@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::actor::{Actor, Held, sockets};
-use crate::daemon::Daemon;
-use crate::host::{self, eventually, same};
+use crate::kit::actor::{Actor, Held, sockets};
+use crate::kit::daemon::Daemon;
+use crate::kit::host::{self, eventually, same};
 
 /// A thread with a descriptor table of its own has a connection that sends unread data to the peer, in a process
 /// that has others.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use skmem_exporter::sample::Cause;
 
-use crate::actor::Actor;
-use crate::daemon::Daemon;
-use crate::host::{self, Netns, PATIENCE, holds, run, same};
-use crate::scrape::Scrape;
+use crate::kit::actor::Actor;
+use crate::kit::daemon::Daemon;
+use crate::kit::host::{self, Netns, PATIENCE, WIRED, holds, run, same, wire};
+use crate::kit::scrape::Scrape;
 
 #[path = "../support/workloads.rs"]
 mod table;
@@ -22,9 +22,6 @@ const STALL_AFTER: &str = "--stall.after=3s";
 /// Innocents are watched for more than three times as long, and culprits for some samples after they were recognised.
 const INNOCENT_FOR: Duration = Duration::from_secs(10);
 const CULPRIT_SAMPLES: usize = 3;
-
-/// Where the program is if not on loopback; its peer is 10.9.0.2.
-const WIRED: &str = "10.9.0.1";
 
 /// A workload whose programs run.
 struct Running {
@@ -113,17 +110,6 @@ impl Running {
             run(&format!("ip -n {} link set wire down", self.namespaces[1].name));
         }
     }
-}
-
-/// Two namespaces with a cable between them.
-fn wire() -> Vec<Netns> {
-    let [here, there] = [Netns::new(), Netns::new()];
-    run(&format!("ip -n {} link add name wire type veth peer name wire netns {}", here.name, there.name));
-    for (netns, address) in [(&here, WIRED), (&there, "10.9.0.2")] {
-        run(&format!("ip -n {} addr add {address}/24 dev wire", netns.name));
-        run(&format!("ip -n {} link set wire up", netns.name));
-    }
-    vec![here, there]
 }
 
 /// What is wrong in this sample, by workload.

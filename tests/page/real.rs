@@ -5,11 +5,11 @@ use std::process::Command;
 use serde_json::{Value, json};
 use skmem_exporter::human;
 
-use crate::actor::Actor;
 use crate::browser::Browser;
-use crate::daemon::{BINARY, Daemon};
-use crate::host::eventually;
-use crate::scrape::http_get;
+use crate::kit::actor::Actor;
+use crate::kit::daemon::{BINARY, Daemon};
+use crate::kit::host::eventually;
+use crate::kit::scrape::http_get;
 
 /// A name that a reader of the page would meet.
 const NAME: &str = "report-writer";

@@ -92,6 +92,11 @@ fn has_nothing_of_ours(child: u32) {
     let table = fs::read_to_string(format!("/proc/{pid}/net/netlink")).unwrap();
     assert!(table.lines().any(|line| line.split_whitespace().last() == Some(inode)), "{table}");
     assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for field in ["CapEff", "CapPrm", "CapBnd", "CapAmb"] {
+        assert!(status.contains(&format!("{field}:\t0000000000000000\n")), "{field}: {status}");
+    }
+    assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t2\n"), "{status}");
 }
 
 #[test]

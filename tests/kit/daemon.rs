@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -9,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::actor::{Actor, Held};
-use crate::host::{PATIENCE, eventually, same};
-use crate::scrape::{Scrape, http_get};
+use super::actor::{Actor, Held};
+use super::host::{PATIENCE, eventually, same};
+use super::scrape::{Scrape, http_get};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_skmem-exporter");
 
@@ -59,7 +60,8 @@ impl Daemon {
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 return Ok(Err(format!("the daemon ended, {status}: {}", log.join("\n"))));
             }
-            let url = log.iter().find_map(|line| line.split_once("url=http://")).ok_or(log.join("\n"))?.1;
+            let line = log.iter().find_map(|line| line.split_once("url=http")).ok_or(log.join("\n"))?.1;
+            let (_, url) = line.split_once("://").unwrap_or_default();
             let address = url.split('/').next().unwrap_or_default();
             address.parse().map(Ok).map_err(|error| format!("{address}: {error}"))
         });
@@ -161,5 +163,6 @@ pub fn row_is(scrape: &Scrape, actor: &Actor, held: &Held) -> Result<(), String>
 pub fn copy_binary(directory: &Path) -> std::path::PathBuf {
     let copy = directory.join("skmem-exporter");
     std::fs::copy(BINARY, &copy).unwrap();
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     copy
 }

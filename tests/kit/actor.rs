@@ -9,7 +9,9 @@ use std::sync::mpsc::{self, Receiver};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::host::{PATIENCE, PYTHON, unique};
+use super::host::{NOBODY, PATIENCE, PYTHON, unique};
+
+const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs");
 
 /// One process.
 #[derive(Debug)]
@@ -44,9 +46,24 @@ impl Actor {
         Self::start_by(&format!("ip netns exec {netns}"))
     }
 
+    /// The same as a user without any privilege, who may not be able to read a checkout.
+    pub fn start_as_nobody() -> Self {
+        let copy = tempfile::tempdir().unwrap();
+        let copied = Command::new("cp").arg("-r").arg(Path::new(PROGRAMS)).arg(copy.path()).status().unwrap();
+        assert!(copied.success());
+        let readable = Command::new("chmod").args(["-R", "a+rX"]).arg(copy.path()).status().unwrap();
+        assert!(readable.success());
+        // It has read everything when it has said its pid.
+        Self::start_program(NOBODY, &copy.path().join("programs"))
+    }
+
     /// The same started by a command that ends in exec.
     pub fn start_by(prefix: &str) -> Self {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/actor.py");
+        Self::start_program(prefix, Path::new(PROGRAMS))
+    }
+
+    fn start_program(prefix: &str, programs: &Path) -> Self {
+        let program = programs.join("actor.py");
         let comm = unique("a");
         let mut words = prefix.split_whitespace().chain([PYTHON, "-B", program.to_str().unwrap(), &comm]);
         let mut child = Command::new(words.next().unwrap())

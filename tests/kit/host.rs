@@ -23,6 +23,10 @@ const TOOLS: [(&str, &str); 7] = [
 /// Debian's interpreter by its path: another one first in PATH may be an older one.
 pub const PYTHON: &str = "/usr/bin/python3";
 
+/// Ends in exec with no capabilities, and no way to get any.
+pub const NOBODY: &str =
+    "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bounding-set=-all";
+
 static HOST: RwLock<()> = RwLock::new(());
 
 /// The host, shared with other tests: for tests that look at their own processes and sockets only.
@@ -168,4 +172,18 @@ impl Drop for Netns {
         // It may be gone already; then there is nothing to do.
         let _ = Command::new("ip").args(["netns", "del", &self.name]).stderr(Stdio::null()).status();
     }
+}
+
+/// Where one end of a wire is; the other is 10.9.0.2.
+pub const WIRED: &str = "10.9.0.1";
+
+/// Two namespaces with a cable between their devices `wire`, which `ip link set wire down` in one of them cuts.
+pub fn wire() -> Vec<Netns> {
+    let [here, there] = [Netns::new(), Netns::new()];
+    run(&format!("ip -n {} link add name wire type veth peer name wire netns {}", here.name, there.name));
+    for (netns, address) in [(&here, WIRED), (&there, "10.9.0.2")] {
+        run(&format!("ip -n {} addr add {address}/24 dev wire", netns.name));
+        run(&format!("ip -n {} link set wire up", netns.name));
+    }
+    vec![here, there]
 }

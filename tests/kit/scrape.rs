@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::host::PATIENCE;
+use super::host::PATIENCE;
 
 /// The reader of the metrics' own tests, which shares nothing with the writers.
 #[path = "../support/metrics/exposition.rs"]
