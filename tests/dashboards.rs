@@ -12,7 +12,10 @@ use skmem_exporter::metrics::catalog::{self, Kind, Metric, Values};
 use support::{Dashboard, Query, list, substitute, text};
 
 /// Series that recording rules make of the exporter's, and their labels beside job and instance.
-const RECORDED: [(&str, &[&str]); 0] = [];
+const RECORDED: [(&str, &[&str]); 2] = [
+    ("instance:skmem_tcp_memory:ratio", &[]),
+    ("instance_cause:skmem_process_tcp_memory_bytes:sum", &["cause"]),
+];
 
 /// What no panel shows, and why.
 const NOT_SHOWN: [(&str, &str); 1] =
@@ -471,5 +474,17 @@ fn files_are_written_one_way() {
         let wanted = serde_json::to_string_pretty(&sorted).unwrap() + "\n";
         let line = dashboard.text.lines().zip(wanted.lines()).position(|(there, wanted)| there != wanted);
         assert!(dashboard.text == wanted, "{}: differs from line {line:?} on", dashboard.file);
+    }
+}
+
+#[test]
+fn what_they_expect_to_be_recorded_is() {
+    let rules =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/alerts/skmem.rules.yml")).unwrap();
+    for (name, _) in RECORDED {
+        assert!(
+            rules.lines().any(|line| line.trim() == format!("- record: {name}")),
+            "no rule records {name}"
+        );
     }
 }

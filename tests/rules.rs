@@ -8,6 +8,9 @@ use std::process::Command;
 use serde::Deserialize;
 use skmem_exporter::metrics::catalog::{self, Values};
 
+#[path = "support/proven.rs"]
+mod proven;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const RULES: &str = "alerts/skmem.rules.yml";
 const RUNBOOKS: &str = "https://example.com/skmem-exporter/docs/runbooks/";
@@ -280,4 +283,14 @@ fn all_times_are_in_minutes() {
             assert!(number.parse::<u32>().is_ok(), "{time} in {}", rule.expr);
         }
     }
+}
+
+#[test]
+fn every_alert_is_provoked() {
+    let tried = proven::PROVEN.iter().map(|proof| (proof.alert.to_owned(), proof.severity.to_owned()));
+    let alerts = alerts().into_iter().map(|(name, rule)| (name, rule.labels["severity"].clone()));
+    assert_eq!(alerts.collect::<BTreeSet<_>>(), tried.collect());
+    let document = read("docs/alerts.md");
+    let missing: Vec<_> = proven::PROVEN.iter().filter(|proof| !document.contains(&proof.row())).collect();
+    assert!(missing.is_empty(), "docs/alerts.md lacks {missing:#?}");
 }

@@ -29,8 +29,10 @@ pub(crate) fn all() -> Vec<Dashboard> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
     let mut found: Vec<Dashboard> = std::fs::read_dir(directory)
         .expect("the directory of dashboards")
-        .map(|entry| {
-            let path = entry.expect("an entry").path();
+        .map(|entry| entry.expect("an entry").path())
+        // Beside them is what makes ConfigMaps of them.
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| {
             let file = path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
             let text = std::fs::read_to_string(&path).expect("a readable dashboard");
             let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
