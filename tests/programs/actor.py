@@ -42,8 +42,18 @@ def open_socket(address, mptcp=False):
     return socket.socket(family, socket.SOCK_STREAM, MPTCP if mptcp else 0)
 
 
-def listen(name, address="127.0.0.1", port=0, backlog=1024, mptcp=False, reuseport=False, dual=False):
+def limit_buffers(sock, receive=None, send=None):
+    """The kernel doubles both. The receive buffer must be limited before the connection, or the peer fills what it was
+    promised."""
+    if receive is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+    if send is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send)
+
+
+def listen(name, address="127.0.0.1", port=0, backlog=1024, mptcp=False, reuseport=False, dual=False, **buffers):
     server = open_socket(address, mptcp)
+    limit_buffers(server, **buffers)
     if server.family == socket.AF_INET6:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
     if reuseport:
@@ -54,14 +64,24 @@ def listen(name, address="127.0.0.1", port=0, backlog=1024, mptcp=False, reusepo
     return server.getsockname()[1]
 
 
-def connect(name, port, address="127.0.0.1", mptcp=False, bind_port=None):
+def connect(name, port, address="127.0.0.1", mptcp=False, bind_port=None, **buffers):
     client = open_socket(address, mptcp)
+    limit_buffers(client, **buffers)
     if bind_port is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client.bind((address, bind_port))
     client.connect((address, port))
     SOCKETS[name] = client
     return client.getsockname()[1]
+
+
+def knock(prefix, port, count):
+    """Begins connections and does not wait for them to come about."""
+    for index in range(count):
+        client = open_socket("127.0.0.1")
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", port))
+        SOCKETS[f"{prefix}{index}"] = client
 
 
 def accept(name, listener):
@@ -101,14 +121,21 @@ def send(name, size):
 
 def fill(name):
     """Sends until nothing has gone for half a second; how many bytes have."""
-    sock, sent, quiet_since = SOCKETS[name], 0, time.monotonic()
-    sock.setblocking(False)
+    return fill_all([name])
+
+
+def fill_all(names):
+    sent, quiet_since = 0, time.monotonic()
+    for name in names:
+        SOCKETS[name].setblocking(False)
     while time.monotonic() - quiet_since < 0.5:
-        try:
-            sent += sock.send(b"x" * 65536)
-            quiet_since = time.monotonic()
-        except BlockingIOError:
-            time.sleep(0.01)
+        for name in names:
+            try:
+                sent += SOCKETS[name].send(b"x" * 65536)
+                quiet_since = time.monotonic()
+            except BlockingIOError:
+                pass
+        time.sleep(0.01)
     return sent
 
 
@@ -212,6 +239,30 @@ def drain(name):
     spawn(work, SOCKETS[name])
 
 
+def sip(name, size, pause):
+    """Reads `size` bytes every `pause` seconds."""
+    SOCKETS[name].setblocking(True)
+    spawn(workloads.read_pieces(size, pause), SOCKETS[name])
+
+
+def drip(names, size, pause):
+    """Sends `size` bytes on each every `pause` seconds, as far as they go."""
+
+    def work():
+        while True:
+            for name in names:
+                try:
+                    SOCKETS[name].send(b"x" * size)
+                except BlockingIOError:
+                    pass
+            time.sleep(pause)
+
+    for name in names:
+        SOCKETS[name].setblocking(False)
+        SOCKETS[name].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    spawn(work)
+
+
 def churn(rate):
     """Opens and closes `rate` connections a second, without end."""
     server = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -294,9 +345,9 @@ def deadlock():
 
 
 OPERATIONS = [
-    accept, accept_all, churn, churned, close, connect, deadlock, drain, fill, fork, free_port, hold_lock, letter_box, listen,
-    pairs, post, private_connect, private_report, reap, receive, release_lock, rename, report, reset, send, serve,
-    shutdown, stream, take, visit, workload_names,
+    accept, accept_all, churn, churned, close, connect, deadlock, drain, drip, fill, fill_all, fork, free_port, hold_lock, knock,
+    letter_box, listen, pairs, post, private_connect, private_report, reap, receive, release_lock, rename, report, reset, send,
+    serve, shutdown, sip, stream, take, visit, workload_names,
 ]  # fmt: skip
 
 
