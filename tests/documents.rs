@@ -2,6 +2,8 @@
 
 #[path = "support/metrics/golden.rs"]
 mod golden;
+#[path = "support/privileges.rs"]
+mod privileges;
 #[path = "support/workloads.rs"]
 mod workloads;
 
@@ -130,7 +132,8 @@ fn rooms_know_only_whom_they_may() {
         ("cli", &["config", "diagnose", "metrics"]),
         ("sampler", &["sample", "kernel", "logging", "report", "series"]),
         ("http", &["sample", "metrics", "config", "http", "page", "report"]),
-        ("daemon", &["config", "http", "kernel", "metrics", "report", "sample", "sampler"]),
+        ("notify", &["human", "report", "sample", "sampler", "series"]),
+        ("daemon", &["config", "http", "kernel", "metrics", "notify", "report", "sample", "sampler"]),
         (
             "diagnose",
             &["config", "http", "human", "kernel", "logging", "report", "sample", "sampler", "series"],
@@ -236,5 +239,91 @@ fn floors_are_the_same_everywhere() {
     {
         let told = format!("record: skmem:threshold:{threshold}, expr: vector({floor})");
         assert!(rules.contains(&told), "{told}");
+    }
+}
+
+/// The table of privileges is the one that a live test tries.
+#[test]
+fn privileges_are_documented_as_they_are_tried() {
+    let path = "docs/privileges.md";
+    let document = fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+    let head = "| it has | its own user's sockets | other users' sockets | namespaces with a mount | \
+                other namespaces | `skmem_source_success` is 0 for |\n|---|---|---|---|---|---|";
+    let rows: String = privileges::ROWS.iter().map(privileges::Row::told).collect();
+    golden::check(path, &with_table(&document, head, &rows));
+}
+
+/// A row of a Markdown table: its cells, without the title.
+fn row<'a>(text: &'a str, head: &str, title: &str) -> Vec<&'a str> {
+    let (_, table) = text.split_once(head).unwrap_or_else(|| panic!("no table {head}"));
+    let cells = |line: &'a str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>();
+    let mut rows =
+        table.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let found = rows.by_ref().map(cells).find(|cells| cells[0].replace("**", "") == title);
+    found.unwrap_or_else(|| panic!("no row {title} below {head}"))[1..].to_vec()
+}
+
+/// Figures of the newest run, wherever they are repeated.
+#[test]
+fn measured_figures_are_those_of_the_benchmark() {
+    let read = |path: &str| fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+    let benchmark = read("docs/benchmark.md");
+    // Of the largest count: median (minimum) and ratio.
+    let time = |title: &str| {
+        let cells = row(&benchmark, "## Time", title);
+        let words: Vec<&str> = cells.last().unwrap().split(' ').collect();
+        [words[0].to_owned(), words[2].to_owned()]
+    };
+    let readme = read("README.md");
+    for (ours, theirs) in [
+        ("the bare kernel dump", "floor: bare kernel dump"),
+        ("the bare walk over all file descriptors", "floor: bare walk over all fds"),
+        ("our first sample", "our sample, cold"),
+        ("our sample, nothing changed", "our sample, nothing changed"),
+        ("our sample, 1 % of the sockets replaced", "our sample, 1 % of the sockets replaced"),
+        ("`ss -tmn`", "`ss -tmn`"),
+        ("`ss -tminp`", "`ss -tminp`"),
+        ("node_exporter with tcpstat", "node_exporter scrape, tcpstat only"),
+    ] {
+        assert_eq!(row(&readme, "## What it costs", ours), time(theirs), "README.md: {ours}");
+    }
+
+    let daemon = |title: &str| row(&benchmark, "## The daemon", title);
+    let rss = daemon("peak RSS, MiB");
+    let (idle, largest) = (rss[0], rss[3]);
+    let cpu = daemon("CPU time a sample, ms")[0];
+    let churning = daemon("RSS after 10 / 100 / 200 samples, MiB")[3].rsplit(' ').next().unwrap();
+    let scrape = row(&benchmark, "## Bars", "99th percentile of scrape latency")[0];
+    let whole = |figure: &str| format!("{:.0}", figure.parse::<f64>().unwrap());
+    let (idle_mib, largest_mib, churning_mib) = (whole(idle), whole(largest), whole(churning));
+    let cpu_ms = whole(cpu);
+    let tens = |figure: &str| format!("{:.0}0", figure.parse::<f64>().unwrap() / 10.0);
+    let unchanged_ms = tens(&time("our sample, nothing changed")[0]);
+    for (path, phrase) in [
+        (
+            "README.md",
+            format!(
+                "Peak RSS {largest} MiB there and {idle} MiB on an idle host, where a sample takes {cpu} ms of CPU; a scrape takes {scrape} at"
+            ),
+        ),
+        (
+            "deploy/systemd/skmem-exporter.service",
+            format!(
+                "{idle_mib} MiB on an idle host, {largest_mib} MiB with 200,000 sockets and {churning_mib} MiB where"
+            ),
+        ),
+        (
+            "docs/systemd.md",
+            format!("{idle_mib} MiB when idle, {largest_mib} to {churning_mib} MiB with 200,000 sockets"),
+        ),
+        (
+            "deploy/kubernetes/base/daemonset.yaml",
+            format!(
+                "{idle_mib} MiB and {cpu_ms} ms of CPU each 15 s on an idle host; with 200,000 sockets {churning_mib} MiB and {unchanged_ms} ms."
+            ),
+        ),
+        ("docs/kubernetes.md", format!("200,000 of them take {unchanged_ms} ms each")),
+    ] {
+        assert!(read(path).contains(&phrase), "{path} does not say: {phrase}");
     }
 }
