@@ -20,7 +20,7 @@ ROUTED := amtool config routes test --config.file=$(ROUTES) --verify.receivers
 export CARGO_TARGET_DIR := $(CURDIR)/target
 unexport CARGO_BUILD_TARGET
 
-.PHONY: help run build test tools fmt clippy rules unit e2e dashboards doc deny bench bless clean static kubernetes image scraping arm64 manual packages dist shell
+.PHONY: help run build test tools fmt clippy rules rules3 unit e2e dashboards doc deny bench bless clean static kubernetes image scraping arm64 manual packages dist shell
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ packages: tools dist ## Build everything a release consists of, and try the pack
 dist: static manual $(TOOLS)/cargo-deb $(TOOLS)/cargo-generate-rpm $(TOOLS)/cargo-cyclonedx ## Everything a release consists of, in target/dist
 	scripts/dist $(STATIC_TARGET)
 
-test: tools shell fmt clippy rules unit dashboards kubernetes image scraping packages doc deny ## Everything: fmt, clippy, alerts, all tests, manifests, image, packages, docs, licences
+test: tools shell fmt clippy rules rules3 unit dashboards kubernetes image scraping packages doc deny ## Everything: fmt, clippy, alerts, all tests, manifests, image, packages, docs, licences
 	@echo "make test: everything passed"
 
 tools: ## Install what the tests need from Debian's packages, or say what is missing
@@ -104,6 +104,11 @@ rules: ## Check and test the alerts and their routes
 	$(ROUTED)=monitoring alertname=SkmemLimitMissing severity=warning
 	$(ROUTED)=pager alertname=SkmemExporterAbsent severity=critical
 	$(ROUTED)=tickets alertname=NotOurs severity=critical
+
+rules3: ## The same with the promtool of Prometheus 3, which it builds below target
+	scripts/deploy-tools
+	target/tools/prometheus3/promtool check rules --lint=all --lint-fatal alerts/skmem.rules.yml
+	target/tools/prometheus3/promtool test rules alerts/tests/*.test.yml tests/kubernetes/joins.test.yml
 
 doc: ## Check the API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --locked --document-private-items
