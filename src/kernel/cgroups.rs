@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
 
 use super::error::Error;
-use super::process::lossless_text;
+use super::text;
 use crate::sample::Reason;
 
 /// Where systemd mounts cgroup2 on hybrid hosts, below the cgroup root.
@@ -82,7 +82,7 @@ impl Cgroups {
                 }
                 let child = relative.join(std::ffi::OsStr::from_bytes(name));
                 if missing.remove(&entry.ino()) {
-                    let path = format!("/{}", lossless_text(child.as_os_str().as_bytes()));
+                    let path = format!("/{}", text::lossless(child.as_os_str().as_bytes()));
                     self.paths.insert(entry.ino(), path);
                 }
                 pending.push(child);

@@ -6,6 +6,7 @@ use procfs::{FromBufRead, FromRead, ProcessCGroup, ProcessCGroups};
 use super::cgroup_place::CgroupPlace;
 use super::error::Error;
 use super::proc_root::ProcRoot;
+use super::text;
 use crate::identity::Identity;
 use crate::sample::ProcessInfo;
 
@@ -42,17 +43,7 @@ pub fn comm(root: &ProcRoot, pid: u32) -> Option<String> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
-    Some(lossless_text(&bytes))
-}
-
-/// Any bytes as text: those that are not UTF-8 become `\xNN`.
-pub fn lossless_text(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
-    }
-    text
+    Some(text::lossless(&bytes))
 }
 
 /// Resident set of `/proc/PID/statm`. Bytes; `None` once it has exited.
@@ -65,9 +56,9 @@ pub fn resident_memory(root: &ProcRoot, pid: u32, page_size: u64) -> Option<u64>
 pub fn info(root: &ProcRoot, place: &CgroupPlace, pid: u32) -> ProcessInfo {
     use std::os::unix::ffi::OsStrExt;
     let exe = std::fs::read_link(root.join(format!("{pid}/exe")))
-        .map(|target| lossless_text(target.as_os_str().as_bytes()))
+        .map(|target| text::lossless(target.as_os_str().as_bytes()))
         .unwrap_or_default();
-    let (cgroup, identity) = cgroup_of(&lossless_text(&place.cgroups(root, pid)));
+    let (cgroup, identity) = cgroup_of(&text::lossless(&place.cgroups(root, pid)));
     ProcessInfo {
         exe,
         cgroup,
@@ -106,13 +97,6 @@ fn cgroup_of(text: &str) -> (String, Identity) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_keeps_every_byte() {
-        assert_eq!(lossless_text(b"plain"), "plain");
-        assert_eq!(lossless_text("gr\u{fc}n\n\"".as_bytes()), "gr\u{fc}n\n\"");
-        assert_eq!(lossless_text(b"a\xffb\xc3"), "a\\xffb\\xc3");
-    }
 
     #[test]
     fn hybrid_hosts_name_the_container_in_v1_paths() {

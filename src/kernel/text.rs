@@ -1,5 +1,5 @@
-//! Pure parsers for the text files under `/proc/net` and `/proc/sys`, always by field name: kernels add, drop and
-//! reorder fields (UDPLITE is gone from the newest trees, which is also why the procfs crate's `Snmp`, which
+//! Text out of bytes, and pure parsers for the text files under `/proc/net` and `/proc/sys`. These go by field name: kernels
+//! add, drop and reorder fields (UDPLITE is gone from the newest trees, which is also why the procfs crate's `Snmp`, which
 //! demands every field, is not used here).
 
 /// The TCP line of `/proc/net/sockstat` (`net/ipv4/proc.c`, `sockstat_seq_show`).
@@ -155,6 +155,16 @@ pub fn link_inode(target: &[u8], kind: &str) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// Any bytes as text: those that are not UTF-8 become `\xNN`.
+pub fn lossless(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -243,5 +253,12 @@ mod tests {
             let want = Sockstat { inuse: 1, orphan: 2, time_wait: 3, alloc: 4, mem_pages: 5 };
             prop_assert_eq!(sockstat(&format!("TCP: {}", order.join(" "))), Ok(want));
         }
+    }
+
+    #[test]
+    fn text_keeps_every_byte() {
+        assert_eq!(lossless(b"plain"), "plain");
+        assert_eq!(lossless("gr\u{fc}n\n\"".as_bytes()), "gr\u{fc}n\n\"");
+        assert_eq!(lossless(b"a\xffb\xc3"), "a\\xffb\\xc3");
     }
 }

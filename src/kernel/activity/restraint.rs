@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use hashbrown::HashMap;
 
-use super::super::process::lossless_text;
+use super::super::text;
 
 /// Levels of one hierarchy that are looked at, from the process's own upwards. Kubernetes with systemd inside a container
 /// has eight; who may make cgroups may nest thousands.
@@ -72,7 +72,7 @@ impl Restraints {
                     |path: &&Path| read(&base, path, switch).is_some_and(|text| text.trim_ascii() == b"1");
                 // One above what we can see leaves the process's own.
                 let switched = levels(membership.path).find(is_on).unwrap_or(membership.path);
-                return (is_frozen, lossless_text(switched.as_os_str().as_bytes()));
+                return (is_frozen, text::lossless(switched.as_os_str().as_bytes()));
             }
             known = known.or(is_frozen);
         }

@@ -1,6 +1,6 @@
 //! Pure parsers of the files of a process or thread. What they do not find is `None`: evidence may be missing.
 
-use super::super::process::lossless_text;
+use super::super::text;
 use crate::predicament::ThreadState;
 
 /// The part of `/proc/PID/stat` that tells what a process does (`fs/proc/array.c`, `do_task_stat`).
@@ -53,7 +53,7 @@ pub fn run(text: &[u8]) -> Option<Run> {
 /// Parses `wchan`: 0 for a thread that runs, and where we may not look. What the compiler appended to the name says nothing.
 pub fn wait_channel(text: &[u8]) -> String {
     let name = text.trim_ascii().split(|byte| *byte == b'.').next().unwrap_or_default();
-    if name == b"0" { String::new() } else { lossless_text(name) }
+    if name == b"0" { String::new() } else { text::lossless(name) }
 }
 
 /// `TracerPid` of `status`.
