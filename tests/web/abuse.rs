@@ -333,9 +333,7 @@ fn memory_is_used_again() {
 #[test]
 fn guesses_do_not_lock_out() {
     let _host = host::alone();
-    let site = Site::new();
-    site.configure("passwords");
-    let daemon = site.start();
+    let (site, daemon) = Site::serving("passwords");
     let right = format!("--user prometheus:{} PLAIN/metrics", site.password);
     site.scrape(&daemon, &right);
     let attack = Attack {

@@ -18,9 +18,7 @@ fn refused(said: &Said) {
 #[test]
 fn tls_and_http_versions() {
     let _host = shared();
-    let site = Site::new();
-    site.configure("TLS");
-    let daemon = site.start();
+    let (site, daemon) = Site::serving("TLS");
     for tls in ["--tlsv1.2 --tls-max 1.2", "--tlsv1.3"] {
         served(&site.curl(&daemon, &format!("{tls} --http2 TLS/-/healthy")), "2");
         served(&site.curl(&daemon, &format!("{tls} --http1.1 TLS/-/healthy")), "1.1");
@@ -42,9 +40,7 @@ fn tls_and_http_versions() {
 #[test]
 fn versions_outside_the_bounds() {
     let _host = shared();
-    let site = Site::new();
-    site.configure("TLS, chosen");
-    let daemon = site.start();
+    let (site, daemon) = Site::serving("TLS, chosen");
     served(&site.curl(&daemon, "--http2 --tlsv1.2 TLS/-/healthy"), "1.1");
     refused(&site.curl(&daemon, "--tlsv1.3 TLS/-/healthy"));
     // The bounds are read anew as well.
@@ -108,9 +104,7 @@ fn client_certificates() {
 #[test]
 fn passwords() {
     let _host = shared();
-    let site = Site::new();
-    site.configure("passwords");
-    let daemon = site.start();
+    let (site, daemon) = Site::serving("passwords");
     let wrong = ["", "--user prometheus:wrong", "--user nobody:wrong", "--user prometheus:"];
     for (path, user) in
         ["PLAIN/metrics", "PLAIN/", "PLAIN/-/healthy"].iter().flat_map(|p| wrong.map(|u| (p, u)))
@@ -135,9 +129,7 @@ fn passwords() {
 #[test]
 fn headers_gzip_and_rate_limit() {
     let _host = shared();
-    let site = Site::new();
-    site.configure("headers");
-    let daemon = site.start();
+    let (site, daemon) = Site::serving("headers");
     let said = site.curl(&daemon, "PLAIN/metrics");
     let head = said.out.to_lowercase();
     for header in ["strict-transport-security: max-age=31536000", "x-frame-options: deny", "nosniff"] {

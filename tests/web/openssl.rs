@@ -52,9 +52,7 @@ fn refused(said: &Said, alert: &str) {
 #[test]
 fn what_is_negotiated() {
     let _host = shared();
-    let site = Site::new();
-    site.configure("TLS");
-    let daemon = site.start();
+    let (site, daemon) = Site::serving("TLS");
     agreed(
         &s_client(&site, &daemon, "-tls1_3"),
         &["TLSv1.3", "Server Temp Key: X25519", "No ALPN negotiated"],
@@ -86,9 +84,7 @@ fn what_is_negotiated() {
 #[test]
 fn suites_and_curves_that_were_chosen() {
     let _host = shared();
-    let site = Site::new();
-    site.configure("TLS, chosen");
-    let daemon = site.start();
+    let (site, daemon) = Site::serving("TLS, chosen");
     let said = s_client(&site, &daemon, "-alpn h2,http/1.1");
     let chosen = "ECDHE-ECDSA-CHACHA20-POLY1305";
     agreed(&said, &["TLSv1.2", chosen, "Server Temp Key: ECDH, secp384r1", "ALPN protocol: http/1.1"]);

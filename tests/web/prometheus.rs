@@ -56,9 +56,7 @@ fn complaints(daemon: &Daemon, after: usize) -> Vec<String> {
 #[test]
 fn scrapes_with_certificate_and_password_while_both_change() {
     let _host = shared();
-    let site = Site::new();
-    site.configure("all");
-    let daemon = site.start();
+    let (site, daemon) = Site::serving("all");
     let prometheus = start(&site, &daemon);
     is_up(&prometheus, "");
 

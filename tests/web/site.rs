@@ -36,6 +36,14 @@ impl Site {
         Self { password: password.trim().to_owned(), ..site }
     }
 
+    /// The same with a web.yml of the document's, and a daemon that uses it.
+    pub fn serving(title: &str) -> (Self, Daemon) {
+        let site = Self::new();
+        site.configure(title);
+        let daemon = site.start();
+        (site, daemon)
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
