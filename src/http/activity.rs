@@ -5,7 +5,7 @@
 //! read. Here the deadline depends on the phase, and any read or write that would wait beyond it fails.
 
 use super::limits::Limits;
-use super::routes::Permit;
+use super::places::Permit;
 use axum::body::{Body, Bytes};
 use hyper::body::{Frame, SizeHint};
 use std::io;

@@ -39,6 +39,19 @@ pub(super) struct Place {
     places: Arc<Places>,
 }
 
+/// The place of a request that is being answered. It travels in the extensions of a response, so that the
+/// connection gives it back when the last byte is out.
+#[derive(Clone)]
+pub(super) struct Permit {
+    _place: Arc<Place>,
+}
+
+impl Permit {
+    pub(super) fn new(place: Place) -> Self {
+        Self { _place: Arc::new(place) }
+    }
+}
+
 /// What came of asking for a place when there was none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
@@ -181,7 +194,6 @@ fn origin(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
     use crate::http::limits::Limits;
-    use crate::http::routes::Permit;
     use std::time::Duration;
 
     #[test]

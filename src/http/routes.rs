@@ -3,7 +3,7 @@
 use super::activity::Activity;
 use super::limits::Refusals;
 use super::negotiate::{accepts_gzip, media_type};
-use super::places::{Place, Places};
+use super::places::{Permit, Places};
 use super::rendering::Rendering;
 use super::{Client, Health, State};
 use crate::metrics::Format;
@@ -48,19 +48,6 @@ impl Default for Settings {
 pub struct PathError {
     path: String,
     problem: &'static str,
-}
-
-/// One of the requests that may be answered at once. It travels in the extensions of a response, so that the
-/// connection gives it back when the last byte is out.
-#[derive(Clone)]
-pub(super) struct Permit {
-    _place: Arc<Place>,
-}
-
-impl Permit {
-    pub(super) fn new(place: Place) -> Self {
-        Self { _place: Arc::new(place) }
-    }
 }
 
 struct App {
